@@ -1,0 +1,1 @@
+"""GRACE: text embeddings with the rationale they were made from."""

@@ -1,0 +1,196 @@
+"""A GRACE checkpoint: a Hugging Face causal-LM folder plus `grace.json`, and the fingerprint both carry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from grace.errors import CheckpointError
+from grace.pooling import POOLINGS, Pooling
+from grace.representation import Role
+
+FORMAT = 1  # of grace.json; a larger number comes from a newer version and is refused
+CONFIG_FILE = "grace.json"
+BUNDLED_NAME = "grace-tiny"
+_MODELS = Path(__file__).parent / "models"
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+DEFAULT_INSTRUCTION: dict[Role, str] = {
+    "document": (
+        "Study the text you are given. First think about it inside <think></think>: its subject, its claims, the names "
+        "and terms it turns on, and what it takes for granted. Then write a full understanding of the text, such that "
+        "a reader could tell from it which questions the text answers."
+    ),
+    "query": (
+        "Study the query you are given. First think about it inside <think></think>: what is asked for, in which "
+        "sense, and which names and terms an answer would contain. Then write a full understanding of the query, with "
+        "the answer as far as you know it, such that a reader could tell from it which texts would satisfy it."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How rationales are written unless a request says otherwise."""
+
+    temperature: float = 0.0  # 0 is greedy
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointConfig:
+    """The contents of `grace.json`."""
+
+    instruction: dict[Role, str] = field(default_factory=lambda: dict(DEFAULT_INSTRUCTION))
+    pooling: Pooling = "mean"
+    similarity: Literal["cosine"] = "cosine"
+    max_input_tokens: int = 4096
+    max_rationale_tokens: int = 512
+    generation: Generation = field(default_factory=Generation)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def from_json(cls, data: object) -> CheckpointConfig:
+        """Check and read the parsed contents of a `grace.json`.
+
+        Raises:
+            CheckpointError: naming the key that is missing, unknown or has a wrong value.
+        """
+        if not isinstance(data, dict):
+            raise CheckpointError(f"{CONFIG_FILE} must hold an object, not {type(data).__name__}")
+        version = data.get("format")
+        if not isinstance(version, int):
+            raise CheckpointError(f"{CONFIG_FILE} has no 'format' number")
+        if version > FORMAT:
+            raise CheckpointError(f"{CONFIG_FILE} has format {version}, this version reads up to {FORMAT}: upgrade")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise CheckpointError(f"{CONFIG_FILE} has unknown keys: {', '.join(unknown)}")
+        if missing := sorted(known - {"provenance", "generation", "format"} - set(data)):
+            raise CheckpointError(f"{CONFIG_FILE} lacks: {', '.join(missing)}")
+        instruction = data["instruction"]
+        roles = get_args(Role)
+        if not isinstance(instruction, dict) or set(instruction) != set(roles):
+            raise CheckpointError(f"{CONFIG_FILE}: 'instruction' must have exactly the roles {', '.join(roles)}")
+        if any(not isinstance(text, str) or not text.strip() for text in instruction.values()):
+            raise CheckpointError(f"{CONFIG_FILE}: each 'instruction' must be a text that is not empty")
+        if data["pooling"] not in POOLINGS:
+            raise CheckpointError(f"{CONFIG_FILE}: 'pooling' must be one of {', '.join(POOLINGS)}")
+        if data["similarity"] != "cosine":
+            raise CheckpointError(f"{CONFIG_FILE}: 'similarity' must be 'cosine'")
+        for key in ("max_input_tokens", "max_rationale_tokens"):
+            if not isinstance(data[key], int) or isinstance(data[key], bool) or data[key] < 1:
+                raise CheckpointError(f"{CONFIG_FILE}: '{key}' must be a whole number of at least 1")
+        generation = data.get("generation", {})
+        if not isinstance(generation, dict) or set(generation) - {"temperature"}:
+            raise CheckpointError(f"{CONFIG_FILE}: 'generation' may hold 'temperature' alone")
+        temperature = generation.get("temperature", 0.0)
+        if not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
+            raise CheckpointError(f"{CONFIG_FILE}: 'generation.temperature' must lie in 0..2")
+        return cls(**{**data, "generation": Generation(float(temperature))})
+
+    def to_json(self) -> str:
+        """The text of `grace.json`."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model folder on disk, read and found usable."""
+
+    name: str  # what the caller asked for; replies carry it
+    folder: Path
+    config: CheckpointConfig
+    fingerprint: str  # 32 hex digits over weights, grace.json and tokenizer
+    hidden_size: int
+    context_tokens: int  # longest sequence the model was built for
+    weight_bytes: int
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = BUNDLED_NAME, *, revision: str | None = None) -> Checkpoint:
+        """Find a checkpoint: the bundled name, a folder, or a hub id (fetched, or found in the local hub cache).
+
+        A folder without `grace.json` is a base model under the default instruction.
+
+        Raises:
+            CheckpointError: what is missing or damaged.
+        """
+        folder = _find(str(name_or_path), revision)
+        model_config = _read_json(folder / "config.json")
+        model_config = model_config.get("text_config") or model_config
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise CheckpointError(f"{folder}: no weights (*.safetensors) here")
+        path = folder / CONFIG_FILE
+        config = CheckpointConfig.from_json(_read_json(path)) if path.exists() else CheckpointConfig()
+        hidden, context = model_config.get("hidden_size"), model_config.get("max_position_embeddings")
+        if not isinstance(hidden, int) or not isinstance(context, int):
+            raise CheckpointError(f"{folder}/config.json lacks 'hidden_size' or 'max_position_embeddings'")
+        return cls(
+            name=str(name_or_path),
+            folder=folder,
+            config=config,
+            fingerprint=_fingerprint(folder, weights, config),
+            hidden_size=hidden,
+            context_tokens=context,
+            weight_bytes=sum(file.stat().st_size for file in weights),
+        )
+
+
+def save_config(config: CheckpointConfig, folder: Path) -> Path:
+    """Write `grace.json` beside a model's weights, which makes the folder a checkpoint."""
+    path = folder / CONFIG_FILE
+    path.write_text(config.to_json(), encoding="utf-8")
+    return path
+
+
+def _find(name: str, revision: str | None) -> Path:
+    if name == BUNDLED_NAME:
+        return _MODELS / BUNDLED_NAME
+    if (folder := Path(name).expanduser()).is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise CheckpointError(f"{name!r} is neither a folder nor a hub id such as 'owner/model'")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{name!r} is no folder here, and the hub could not give it: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold an object")
+    return data
+
+
+def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig) -> str:
+    digest = hashlib.sha256()
+    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
+    for file in [*weights, folder / "config.json", *tokenizer]:
+        digest.update(f"{file.name}\0{_content_hash(file)}\0".encode())
+    # The meaning of grace.json, not its bytes; where a model came from does not change what it computes.
+    meaning = {key: value for key, value in asdict(config).items() if key != "provenance"}
+    digest.update(json.dumps(meaning, sort_keys=True).encode())
+    return digest.hexdigest()[:32]
+
+
+def _content_hash(file: Path) -> str:
+    # A hub cache stores large files under their own SHA-256: no need to read gigabytes again.
+    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob := file.resolve().name):
+        return blob
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""The exact reference: Hugging Face Transformers, one job at a time. Also the fallback where vLLM does not run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import torch
+
+from grace.checkpoint import Checkpoint
+from grace.engines.base import Delta, assemble_states
+from grace.errors import CheckpointError, EngineError
+from grace.prompt import Prompter
+from grace.representation import Job, Representation
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class TransformersEngine:
+    """Decodes with a key-value cache and keeps the last hidden state of every position that runs."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, prompter: Prompter, *, dtype: Dtype = "float32", device: str = "cpu"
+    ) -> None:
+        self._checkpoint, self._prompter = checkpoint, prompter
+        self._dtype, self._device = dtype, device
+        self._model: Any = None
+        # One thread: the model's own parallelism uses the cores, and jobs cannot disturb each other.
+        self._thread = ThreadPoolExecutor(1, "grace-transformers")
+
+    async def start(self) -> None:
+        """Load the weights."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+
+    async def close(self) -> None:
+        """Drop the model."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._model = None
+
+    @property
+    def dead(self) -> bool:
+        """Never by itself: a failure here is an exception of the job that met it."""
+        return False
+
+    async def represent(self, job: Job) -> Representation:
+        """Answer one job."""
+        async for item in self.stream(job):
+            if isinstance(item, Representation):
+                return item
+        raise EngineError("generation ended without a representation")
+
+    async def stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
+        """Pieces of the rationale, then the representation. Leaving the iteration stops the generation."""
+        from tokenizers.decoders import DecodeStream
+
+        loop = asyncio.get_running_loop()
+        decoder = DecodeStream(skip_special_tokens=False)
+        steps = self._steps(job)
+        try:
+            while True:
+                item = await loop.run_in_executor(self._thread, next, steps)
+                if isinstance(item, Representation):
+                    yield item
+                    return
+                if item not in self._prompter.stop_ids:
+                    piece = decoder.step(self._prompter.tokenizer.backend_tokenizer, item)
+                    if piece:
+                        yield piece
+        finally:
+            loop.run_in_executor(self._thread, steps.close)
+
+    def _load(self) -> None:
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(self._checkpoint.folder), dtype="auto" if self._dtype == "auto" else getattr(torch, self._dtype)
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{self._checkpoint.name}: the weights do not load: {error}") from error
+        self._model = model.to(self._device).eval()
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], cache: Any) -> tuple[torch.Tensor, Any]:
+        """States (T, H) in float32 after the final norm, of `ids` following what `cache` holds."""
+        output = self._model.base_model(
+            input_ids=torch.tensor([ids], device=self._device), past_key_values=cache, use_cache=True
+        )
+        return output.last_hidden_state[0], output.past_key_values
+
+    def _steps(self, job: Job) -> Generator[int | Representation, None, None]:
+        """Sampled ids one by one, then the representation."""
+        states, cache = self._forward(list(job.prompt_ids), None)
+        pooled = [states[job.pooled_from :].float()]
+        generated: list[int] = []
+        while len(generated) < job.max_new_tokens:
+            generated.append(self._sample(states[-1], job.temperature))
+            yield generated[-1]
+            if generated[-1] in self._prompter.stop_ids or len(generated) == job.max_new_tokens:
+                break
+            states, cache = self._forward([generated[-1]], cache)
+            pooled.append(states.float())
+        yield assemble_states(job, self._prompter, generated=tuple(generated), states=torch.cat(pooled).cpu().numpy())
+
+    @torch.inference_mode()
+    def _sample(self, state: torch.Tensor, temperature: float) -> int:
+        logits = self._model.lm_head(state).float()
+        if temperature == 0:
+            return int(logits.argmax())
+        return int(torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1))

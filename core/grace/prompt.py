@@ -1,0 +1,299 @@
+"""From a text to a prompt of token ids whose parts are known exactly. The only home of template and spans.
+
+    prefix (template up to the user's text, instruction included) | text | suffix (template up to the assistant's turn)
+
+Ids are put together, never searched for afterwards. The text is tokenised by a tokenizer that knows no special tokens,
+so that nothing in it can close its turn or open another. Only the text is ever truncated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from grace import rationale, sentences
+from grace.checkpoint import Checkpoint
+from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel
+from grace.representation import Job, Mode, Rationale, Role, Segment
+
+MAX_SEGMENTS = 32  # per text, over input, template and rationale; the engines keep this many sums
+MAX_INPUT_SEGMENTS = 16
+MAX_RATIONALE_SEGMENTS = MAX_SEGMENTS - MAX_INPUT_SEGMENTS - 1  # one is the template's
+
+# A user turn that no template alters: no white space at its ends, no tags, no mark that a template looks for.
+_SENTINELS = ("grace7f3c9dtext", "grace1b8e2atext")
+# Templates of the Llama 3 family print today's date unless told one: a prompt must not change overnight.
+_TEMPLATE_ARGUMENTS = {"date_string": "26 Jul 2024"}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The two fixed parts of a role's prompt, as token ids."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    thinking_open: bool  # the suffix ends inside <think>
+
+
+class Prompter:
+    """Builds jobs for one checkpoint.
+
+    Raises:
+        CheckpointError: on construction, when tokenizer files are missing or damaged.
+        UnsupportedModel: on construction, when the chat template cannot be handled exactly.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(checkpoint.folder), use_fast=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{checkpoint.folder}: the tokenizer does not load: {error}") from error
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise UnsupportedModel(f"{checkpoint.name}: its tokenizer is not a fast one, spans would be guesses")
+        added: dict[int, Any] = self.tokenizer.added_tokens_decoder
+        self._special_ids = frozenset(added)
+        self._tag_ids = {str(t): i for i, t in added.items() if str(t) in (rationale.OPEN, rationale.CLOSE)}
+        self._plain = _without_special_tokens(backend)
+        self.templates: dict[Role, Template] = {role: self._template(role) for role in get_args(Role)}
+        config = checkpoint.config
+        self.overhead = max(len(t.prefix) + len(t.suffix) for t in self.templates.values())
+        room = checkpoint.context_tokens - self.overhead
+        if room < 2:
+            raise UnsupportedModel(
+                f"{checkpoint.name}: template and instruction take {self.overhead} tokens of a context of "
+                f"{checkpoint.context_tokens}: no room for a text"
+            )
+        # The two budgets share what the context leaves; a short context cuts the rationale first, down to a half.
+        self.max_input_tokens = max(1, min(config.max_input_tokens, room - min(config.max_rationale_tokens, room // 2)))
+        self.max_rationale_tokens = room - self.max_input_tokens  # the most a request may ask for
+        self.default_rationale_tokens = min(config.max_rationale_tokens, self.max_rationale_tokens)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a rationale: the tokenizer's end of turn and those of the model's generation config."""
+        ids = {self.tokenizer.eos_token_id}
+        path = self.checkpoint.folder / "generation_config.json"
+        if path.exists():
+            listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            ids.update(listed if isinstance(listed, list) else [listed])
+        return tuple(sorted(i for i in ids if i is not None))
+
+    @cached_property
+    def segment_end_ids(self) -> tuple[int, ...]:
+        """Ids that end a segment of a rationale: their text holds a closing mark or a line break, or is </think>."""
+        marks = (".", "!", "?", "…", "。", "！", "？", "\n")
+        size = len(self.tokenizer)
+        pieces = self.tokenizer.batch_decode([[i] for i in range(size)], skip_special_tokens=False)
+        return tuple(i for i, piece in enumerate(pieces) if any(m in piece for m in marks) or piece == rationale.CLOSE)
+
+    def job(
+        self,
+        text: str,
+        *,
+        role: Role = "document",
+        mode: Mode = "reason",
+        max_rationale_tokens: int | None = None,
+        temperature: float | None = None,
+        sample: int = 0,
+        given: str | None = None,
+        truncate: bool = True,
+    ) -> Job:
+        """The prompt of one text.
+
+        `direct` pools the text alone and writes nothing; an empty text has no token of its own, so there the
+        template's suffix is pooled. A `given` rationale is pooled and none is written. Lone surrogates become U+FFFD.
+
+        Raises:
+            InputTooLong: the text (or the given rationale) is over its limit and `truncate` is off (a given rationale
+                is never cut).
+            InvalidInput: an option has a value that cannot be served.
+        """
+        template = self.templates[role]
+        budget = self._budget(max_rationale_tokens, mode, given)
+        text = well_formed(text)
+        ids, offsets, full_length = self._encode_text(text)
+        truncated = full_length > self.max_input_tokens
+        if truncated:
+            if not truncate:
+                raise InputTooLong(full_length, self.max_input_tokens)
+            ids, offsets = ids[: self.max_input_tokens], offsets[: self.max_input_tokens]
+            text = text[: offsets[-1][1]]
+        segments = _input_segments(text, offsets)
+        suffix = template.suffix if mode == "reason" or not ids else ()
+        if suffix:
+            segments.append(Segment("template", 0, 0, len(suffix)))
+        given_ids: tuple[int, ...] = ()
+        written = None
+        if given is not None:
+            given_ids = self.rationale_ids(given)
+            if len(given_ids) > self.max_rationale_tokens:
+                raise InputTooLong(len(given_ids), self.max_rationale_tokens, param="rationale")
+            written = rationale.read(well_formed(given), given_ids, "given", thinking_open=template.thinking_open)
+            segments += self.rationale_segments(written)
+        return Job(
+            text=text,
+            prompt_ids=(*template.prefix, *ids, *suffix, *given_ids),
+            pooled_from=len(template.prefix),
+            segments=tuple(segments),
+            max_new_tokens=budget,
+            temperature=self._temperature(temperature) if budget else 0.0,
+            sample=sample,
+            truncated=truncated,
+            given=written,
+            thinking_open=template.thinking_open,
+        )
+
+    def rationale_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a given rationale: its think tags are the model's own, everything else is ordinary text."""
+        ids: list[int] = []
+        for part in _split_tags(well_formed(text)):
+            tag = self._tag_ids.get(part)
+            ids += self._plain.encode(part, add_special_tokens=False).ids if tag is None else [tag]
+        return tuple(ids)
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        """The text of generated ids, think tags included."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def rationale_segments(self, written: Rationale, *, pooled: int | None = None) -> list[Segment]:
+        """Segments of a rationale's first `pooled` tokens (all by default), cut where the engines cut."""
+        ids = written.token_ids[:pooled]
+        ends = frozenset(self.segment_end_ids)
+        lengths = sentences.runs([i in ends for i in ids], limit=MAX_RATIONALE_SEGMENTS)
+        segments, token, char = [], 0, 0
+        for length in lengths:
+            token += length
+            # Decoding a head of the ids costs little, and is right where a character spans tokens.
+            end = len(self.decode(ids[:token]).rstrip("�")) if token < len(written.token_ids) else len(written.text)
+            segments.append(Segment("rationale", char, max(char, end), length))
+            char = max(char, end)
+        return segments
+
+    def _budget(self, requested: int | None, mode: Mode, given: str | None) -> int:
+        if given is not None and mode == "direct":
+            raise InvalidInput(
+                "rationale cannot be given in mode 'direct', which pools the text alone", param="rationale"
+            )
+        if requested is not None and not 1 <= requested <= self.max_rationale_tokens:
+            raise InvalidInput(
+                f"max_rationale_tokens must lie in 1..{self.max_rationale_tokens}, got {requested}",
+                param="max_rationale_tokens",
+            )
+        if mode == "direct" or given is not None:
+            return 0
+        return self.default_rationale_tokens if requested is None else requested
+
+    def _temperature(self, requested: float | None) -> float:
+        value = self.checkpoint.config.generation.temperature if requested is None else requested
+        if not 0 <= value <= 2:
+            raise InvalidInput(f"temperature must lie in 0..2, got {value}", param="temperature")
+        return value
+
+    def _encode_text(self, text: str) -> tuple[list[int], list[tuple[int, int]], int]:
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        ids = encoding.ids
+        if not self._special_ids.isdisjoint(ids):
+            raise UnsupportedModel(f"{self.checkpoint.name}: its tokenizer makes special tokens out of ordinary text")
+        return ids, encoding.offsets, len(ids)
+
+    def _template(self, role: Role) -> Template:
+        instruction = self.checkpoint.config.instruction[role]
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UnsupportedModel(f"{self.checkpoint.name}: no chat template, so no place for instruction and text")
+        for messages in _with_instruction(instruction):
+            rendered = [self._render(messages, sentinel) for sentinel in _SENTINELS]
+            if (parts := _split(rendered, instruction)) is not None:
+                prefix, suffix = parts
+                return Template(
+                    prefix=self._template_ids(prefix),
+                    suffix=self._template_ids(suffix),
+                    thinking_open=suffix.rstrip().endswith(rationale.OPEN),
+                )
+        raise UnsupportedModel(
+            f"{self.checkpoint.name}: its chat template has no place for an instruction before an unaltered text"
+        )
+
+    def _render(self, messages: list[dict[str, str]], sentinel: str) -> str | None:
+        filled = [{**m, "content": m["content"].replace("{text}", sentinel)} for m in messages]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    filled, tokenize=False, add_generation_prompt=True, **_TEMPLATE_ARGUMENTS
+                )
+            )
+        except Exception:  # noqa: BLE001 - a template refuses a system turn by raising whatever it likes
+            return None
+
+    def _template_ids(self, part: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"])
+
+
+def well_formed(text: str) -> str:
+    """The text with lone surrogates replaced by U+FFFD: they are no characters and no tokenizer takes them."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _without_special_tokens(backend: Tokenizer) -> Tokenizer:
+    described = json.loads(backend.to_str())
+    described.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    return Tokenizer.from_str(json.dumps(described))
+
+
+def _with_instruction(instruction: str) -> Iterator[list[dict[str, str]]]:
+    """The two ways to give an instruction: a turn of its own, or the head of the user's turn."""
+    escaped = instruction.replace("{text}", "{ text }")
+    yield [{"role": "system", "content": escaped}, {"role": "user", "content": "{text}"}]
+    yield [{"role": "user", "content": escaped + "\n\n{text}"}]
+
+
+def _split(rendered: list[str | None], instruction: str) -> tuple[str, str] | None:
+    """Prefix and suffix around the sentinel, if the template is the same for every text and holds the instruction."""
+    parts = set()
+    for text, sentinel in zip(rendered, _SENTINELS, strict=True):
+        if text is None or text.count(sentinel) != 1:
+            return None
+        head, _, tail = text.partition(sentinel)
+        parts.add((head, tail))
+    if len(parts) != 1:
+        return None
+    prefix, suffix = parts.pop()
+    return (prefix, suffix) if instruction.strip() in prefix and suffix else None
+
+
+def _split_tags(text: str) -> Iterator[str]:
+    while text:
+        positions = [(at, tag) for tag in (rationale.OPEN, rationale.CLOSE) if (at := text.find(tag)) >= 0]
+        if not positions:
+            yield text
+            return
+        at, tag = min(positions)
+        if at:
+            yield text[:at]
+        yield tag
+        text = text[at + len(tag) :]
+
+
+def _input_segments(text: str, offsets: list[tuple[int, int]]) -> list[Segment]:
+    """One segment per sentence. A token belongs to the sentence its first character is in."""
+    segments: list[Segment] = []
+    start = token = 0
+    for end in sentences.sentence_ends(text, limit=MAX_INPUT_SEGMENTS):
+        first = token
+        while token < len(offsets) and (offsets[token][0] < end or end == len(text)):
+            token += 1
+        if token > first:
+            segments.append(Segment("input", start, end, token - first))
+            start = end
+    return segments

@@ -1,0 +1,58 @@
+"""Where one segment ends and the next begins, in characters and in token ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# A sentence ends at its closing mark, with the quotes and brackets that close over it, before white space; CJK marks
+# need no space; a line break always ends one. "3.5" and "e.g.x" stay whole, "e.g. x" is cut: segments, not grammar.
+_END = re.compile(r"""[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["'”’」』）]*|\n+""")
+
+
+def sentence_ends(text: str, *, limit: int) -> list[int]:
+    """Character offsets at which sentences of `text` end, the last one being its length; at most `limit` of them.
+
+    White space after a sentence belongs to it. Past the limit, neighbours are merged evenly by length, so that a long
+    text keeps its resolution all through instead of only at its head.
+    """
+    ends: list[int] = []
+    for match in _END.finditer(text):
+        end = match.end()
+        while end < len(text) and text[end].isspace():
+            end += 1
+        if text[:end].strip() and (not ends or end > ends[-1]):
+            ends.append(end)
+    if not ends or ends[-1] < len(text):
+        if ends and not text[ends[-1] :].strip():
+            ends[-1] = len(text)
+        else:
+            ends.append(len(text))
+    return merge(ends, limit=limit)
+
+
+def merge(ends: Sequence[int], *, limit: int) -> list[int]:
+    """At most `limit` of the ascending `ends`, spread evenly over the length; the last one always stays."""
+    if len(ends) <= limit:
+        return list(ends)
+    kept: list[int] = []
+    goal = ends[-1] / limit
+    for end in ends[:-1]:
+        if end >= goal * (len(kept) + 1) and len(kept) < limit - 1:
+            kept.append(end)
+    return [*kept, ends[-1]]
+
+
+def runs(boundary: Sequence[bool], *, limit: int) -> list[int]:
+    """Lengths in tokens of the segments of a generated text, given which tokens end one; at most `limit`.
+
+    The engine cuts as it goes and cannot look ahead, so the last segment takes all that is left over.
+    """
+    lengths: list[int] = []
+    open_run = 0
+    for ends_here in boundary:
+        open_run += 1
+        if ends_here and len(lengths) < limit - 1:
+            lengths.append(open_run)
+            open_run = 0
+    return [*lengths, open_run] if open_run else lengths

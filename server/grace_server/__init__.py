@@ -1,0 +1,1 @@
+"""The GRACE service: HTTP around `grace`."""
