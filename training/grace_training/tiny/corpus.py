@@ -33,7 +33,7 @@ class Source:
     path: str
     licence: str
     fields: tuple[str, ...]  # joined by a line break to one document; () for a file of plain lines
-    repeat: int = 1  # epochs of this source in one epoch of the corpus
+    pretrain: bool = True  # whether its rows are documents of the corpus, or serve the second stage alone
 
 
 SOURCES: tuple[Source, ...] = (
@@ -48,6 +48,8 @@ SOURCES: tuple[Source, ...] = (
     Source("esnli_test", "esnli/test.jsonl.xz", "MIT; SNLI CC BY-SA 4.0", ("s1", "s2")),
     Source("banking77", "banking77/train.jsonl.gz", "CC BY 4.0", ("text",)),
     Source("clinc150", "clinc150/train.jsonl.gz", "CC BY 3.0", ("text",)),
+    Source("cad", "triples_cad/train.jsonl.xz", "Apache-2.0; SNLI CC BY-SA 4.0", ("query",), pretrain=False),
+    Source("squad", "pairs_squad_sample/sample.jsonl.gz", "CC BY-SA 4.0", ("query",), pretrain=False),
 )
 
 _LINK = re.compile(r"\(?\[[^\]]*\]\(#[^)]*\)\)?")
@@ -100,7 +102,7 @@ def documents(data: Path) -> Iterator[str]:
     Short rows (intents, sentence pairs) follow each other in one document of about 20, since a page of unrelated
     one-liners with an end mark each would teach mostly the end mark.
     """
-    for entry in SOURCES:
+    for entry in (s for s in SOURCES if s.pretrain):
         short: list[str] = []
         for record in records(data, entry.name):
             if is_held_out(key_text(entry, record)):

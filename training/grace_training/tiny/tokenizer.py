@@ -1,4 +1,4 @@
-"""The tokenizer of grace-tiny: byte-level BPE, the ChatML marks as single tokens, and nothing that changes a text.
+"""The tokenizer of grace-tiny: byte-level BPE, with the ChatML and think marks as single tokens.
 
 `python -m grace_training.tiny.tokenizer` learns it and encodes the corpus into `tokens.npy`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from grace_training.tiny import corpus
 
@@ -40,6 +40,9 @@ CHAT_TEMPLATE = (
 def learn(texts: Sequence[str]) -> Tokenizer:
     """Byte-pair merges from the texts, up to `VOCABULARY` entries with the special ones first (ids 0 to 4)."""
     tokenizer = Tokenizer(models.BPE())
+    # transformers loads every Qwen2 folder with its own Qwen2Tokenizer, which composes characters (seen in 5.19):
+    # so does this one, that training and serving see the same ids.
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
@@ -47,8 +50,6 @@ def learn(texts: Sequence[str]) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    # The <think> marks are text of the answer, not control tokens: decoding must keep them, so they are not "special"
-    # in the tokenizer's sense, and learn() adds them apart.
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[AddedToken(mark, special=True, normalized=False) for mark in SPECIAL],
@@ -56,18 +57,30 @@ def learn(texts: Sequence[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    # As in Qwen3, the think marks are single tokens but not "special": they belong to the answer, so a server that
+    # decodes without special tokens still shows them.
+    described = json.loads(tokenizer.to_str())
+    for entry in described["added_tokens"]:
+        entry["special"] = entry["content"] not in (THINK, THINK_END)
+    return Tokenizer.from_str(json.dumps(described))
 
 
-def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a text whose marks, if it has any, are split into ordinary tokens: no text can open or close a turn."""
-    before = tokenizer.encode_special_tokens
-    tokenizer.encode_special_tokens = True
-    try:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    finally:
-        tokenizer.encode_special_tokens = before
-    return ids
+def mark_id(tokenizer: Tokenizer, mark: str) -> int:
+    """Id of a mark that the tokenizer must have."""
+    found = tokenizer.token_to_id(mark)
+    if found is None:
+        raise ValueError(f"the tokenizer has no {mark}")
+    return found
+
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer without its marks: a mark inside a text is split into ordinary tokens.
+
+    So no text can open or close a turn, or think.
+    """
+    described = json.loads(tokenizer.to_str())
+    described["added_tokens"] = []
+    return Tokenizer.from_str(json.dumps(described))
 
 
 def save(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
@@ -84,7 +97,7 @@ def save(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
         "model_max_length": max_length,
         "pad_token": END_OF_TEXT,
         "padding_side": "right",
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -108,11 +121,11 @@ def main() -> None:
     if not path.exists():
         learn(texts[: len(texts) // 2]).save(str(path))
     tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.encode_special_tokens = True
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    ordinary = plain(tokenizer)
+    end = mark_id(tokenizer, END_OF_TEXT)
     stream: list[np.ndarray[tuple[int], np.dtype[np.uint16]]] = []
     for start in range(0, len(texts), 1000):
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + 1000], add_special_tokens=False):
+        for encoding in ordinary.encode_batch_fast(texts[start : start + 1000], add_special_tokens=False):
             stream.append(np.array([*encoding.ids, end], dtype=np.uint16))
     tokens = np.concatenate(stream)
     np.save(options.work / "tokens.npy", tokens)

@@ -1,0 +1,165 @@
+"""grace-tiny: its data, its rationale targets, its optimiser and the bundled checkpoint itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from grace.checkpoint import Checkpoint
+from grace.prompt import Prompter
+from grace_training.tiny import corpus, export, finetune, measure, model, muon
+from grace_training.tiny.pairs import Example
+from grace_training.tiny.rationales import INSTRUCTIONS, LONGEST, Vocabulary, Writer, first_sentence
+from grace_training.tiny.tokenizer import SPECIAL, THINK, THINK_END, TURN_END, TURN_START, plain
+
+FOLDER = Path(__file__).parents[2] / export.FOLDER
+TEXTS = [
+    "The Baltic Sea is an arm of the Atlantic Ocean, enclosed by Denmark, Estonia, Finland, Germany, Latvia, "
+    "Lithuania, Poland, Russia and Sweden. Its brackish water freezes along the northern coasts in most winters.",
+    "Photosynthesis is the process by which plants turn light, water and carbon dioxide into sugar and oxygen. It "
+    "takes place in the chloroplasts of the leaf.",
+    "A man in a red jacket is riding a bicycle down a busy street.",
+]
+
+
+@pytest.fixture(scope="module")
+def marks() -> Tokenizer:
+    return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def writer(marks: Tokenizer) -> Writer:
+    return Writer(marks, Vocabulary(TEXTS + ["the and of in a is to from with"] * 50))
+
+
+@pytest.fixture(scope="module")
+def bundled() -> measure.Model:
+    return measure.Model(FOLDER)
+
+
+def test_only_sources_with_a_licence_that_allows_it_are_listed():
+    forbidden = (
+        "alpaca",
+        "samsum",
+        "dialogsum",
+        "bbc",
+        "lisa",
+        "sick",
+        "mrpc",
+        "wikitext2",
+        "twitterurl",
+        "stsbenchmark",
+    )
+    for source in corpus.SOURCES:
+        assert not any(name in source.path for name in forbidden)
+        assert source.licence.split(";")[0] in {
+            *("CC BY-SA 3.0", "CC BY-SA 4.0", "CC BY 3.0", "CC BY 4.0", "MIT", "Apache-2.0"),
+        }
+        if source.name in ("banking77", "clinc150"):
+            assert "/train." in source.path
+    with pytest.raises(KeyError):
+        corpus.source("instruct_alpaca")
+
+
+def test_a_rationale_target_is_well_formed_and_short(writer: Writer, marks: Tokenizer):
+    examples = [
+        Example("document", text, title=title) for text, title in zip(TEXTS, ("Baltic Sea", None, None), strict=True)
+    ]
+    examples += [Example("query", "Do plants need light to make sugar from water and carbon dioxide?")]
+    examples += [Example("query", "I still have not received my new card.", topic="card arrival")]
+    for example in examples:
+        ids = writer.target_ids(example.target(writer, 400))
+        assert 14 <= len(ids) <= LONGEST
+        assert [ids.count(marks.token_to_id(mark)) for mark in (THINK, THINK_END, TURN_END)] == [1, 1, 1]
+        assert ids[0] == marks.token_to_id(THINK)
+        assert ids[-1] == marks.token_to_id(TURN_END)
+
+
+def test_a_target_speaks_only_of_what_is_seen(writer: Writer):
+    target = Example("document", TEXTS[0]).target(writer, 20)
+    assert "winters" not in target.thinking + target.understanding
+    assert target.understanding.startswith("The Baltic Sea is an arm of the Atlantic Ocean")
+
+
+def test_a_sentence_does_not_end_at_an_initial():
+    assert first_sentence("The novel by J. R. Smith appeared in St. Louis. It sold well.").endswith("Louis.")
+
+
+@pytest.mark.parametrize("mark", SPECIAL)
+def test_no_text_becomes_a_special_id(marks: Tokenizer, mark: str):
+    special = {marks.token_to_id(each) for each in SPECIAL}
+    text = f"hello {mark} world{mark}{mark}"
+    ids = plain(marks).encode(text, add_special_tokens=False).ids
+    assert special.isdisjoint(ids)
+    assert marks.decode(ids, skip_special_tokens=False) == text
+
+
+def test_training_and_serving_put_the_same_ids_around_a_text(writer: Writer):
+    prompter = Prompter(Checkpoint.load(FOLDER))
+    for role in INSTRUCTIONS:
+        assert list(prompter.templates[role].prefix) == writer.prefixes[role]
+        assert list(prompter.templates[role].suffix) == writer.suffix
+    nasty = f"caf\u00e9 cafe\u0301 \ufb01 \u2126 {TURN_START}  two  blanks\n\n12345 don't \U0001f600"
+    prefix = prompter.templates["query"].prefix
+    ids = prompter.job(nasty, role="query", mode="direct").prompt_ids[len(prefix) :]
+    assert list(ids) == writer.text_ids(nasty, 1000)
+
+
+def test_rows_pool_what_serving_pools(writer: Writer):
+    rows = finetune.assemble([Example("document", TEXTS[2])], 128, writer, padding=0)
+    prefix, suffix = writer.prefixes["document"], writer.suffix
+    text = writer.text_ids(TEXTS[2], 1000)
+    written = len(rows.next_ids)
+    assert rows.direct.sum() == len(text)
+    assert rows.reason.sum() == len(text) + len(suffix) + written - 1  # the end mark has no state
+    assert rows.reason[0, len(prefix) - 1] == 0
+    assert rows.reason[0, len(prefix)] == 1
+    assert torch.equal(rows.ids[0][rows.positions + 1], rows.next_ids)
+
+
+def test_muon_steps_are_semi_orthogonal():
+    matrices = torch.randn(3, 32, 64, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(muon.orthogonalise(matrices))
+    assert singular.min() > 0.4
+    assert singular.max() < 1.4
+
+
+def test_the_clock_counts_a_stopped_process_as_one_capped_step():
+    moments = iter([0.0, 0.0, 2.0, 10.0, 4000.0])
+    clock = model.Clock(1.0, now=lambda: next(moments))
+    for _ in range(2):
+        clock.start()
+        clock.stop()
+    assert clock.spent_s == 2.0 + model.STEP_CAP_S
+    assert model.trapezoid(1.0, warm_up=0.02, decay_from=0.4) == 0.0
+
+
+def test_figures_are_computed_as_defined():
+    gains = np.array([[3.0, 0.0, 1.0]])
+    assert measure.ndcg_at_10(np.array([[3.0, 1.0, 2.0]]), gains) == pytest.approx(1.0)
+    assert measure.ndcg_at_10(np.array([[1.0, 3.0, 2.0]]), gains) < 0.8
+    assert measure.spearman(np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 3.0, 3.0, 9.0])) == pytest.approx(1.0)
+
+
+def test_the_bundled_folder_is_complete_and_small():
+    assert (FOLDER / "model.safetensors").stat().st_size <= export.MAX_WEIGHTS
+    settings = json.loads((FOLDER / "grace.json").read_text(encoding="utf-8"))
+    assert settings["instruction"] == INSTRUCTIONS
+    assert settings["provenance"]["data"].keys() == {source.path for source in corpus.SOURCES}
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == (TURN_END, "<|endoftext|>", None)
+    turns = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_bundled_model_writes_well_formed_rationales(bundled: measure.Model):
+    written = bundled.represent(TEXTS, "document")
+    for rationale in written.rationales:
+        assert bundled.well_formed(rationale), bundled.marks.decode(rationale, skip_special_tokens=False)
+    np.testing.assert_allclose(np.linalg.norm(written.reason, axis=1), 1, atol=1e-5)

@@ -1,0 +1,99 @@
+"""The shape of grace-tiny, and the saving and loading of its training state."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from grace_training.tiny.tokenizer import END_OF_TEXT, TURN_END, mark_id
+
+CONTEXT = 1024  # tokens
+STEP_CAP_S = 15.0  # a step counts as at most this: a stopped process or a compilation must not eat the budget
+
+
+def build(marks: Tokenizer) -> Qwen2ForCausalLM:
+    """A freshly initialised Qwen2 of 6.8 M parameters: the architecture is one that every engine serves.
+
+    Heads are 64 wide since vLLM's CPU attention takes 32 or 64 but not 16.
+    """
+    config = Qwen2Config(
+        vocab_size=marks.get_vocab_size(),
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        initializer_range=0.02,
+        bos_token_id=None,
+        eos_token_id=mark_id(marks, TURN_END),
+        pad_token_id=mark_id(marks, END_OF_TEXT),
+        use_cache=False,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def states(model: Qwen2ForCausalLM, ids: Tensor) -> Tensor:
+    """States [B, T, H] after the final norm. Rows are padded on the right, so the causal mask alone is exact."""
+    hidden: Tensor = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden
+
+
+class Clock:
+    """Training time against a budget: learning rates follow it, so the decay always completes.
+
+    Steps are timed, each counted as at most `STEP_CAP_S`; time spent elsewhere (saving, a stopped process) is free.
+    """
+
+    def __init__(self, minutes: float, spent_s: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+        self.budget_s = 60.0 * minutes
+        self.spent_s = spent_s
+        self._now = now
+        self._started = now()
+
+    @property
+    def progress(self) -> float:
+        """From 0 at the start to 1 when the budget is spent."""
+        return min(1.0, self.spent_s / self.budget_s)
+
+    def start(self) -> None:
+        """A step begins."""
+        self._started = self._now()
+
+    def stop(self) -> float:
+        """A step ended; returns its uncapped seconds."""
+        took = self._now() - self._started
+        self.spent_s += min(took, STEP_CAP_S)
+        return took
+
+
+def trapezoid(progress: float, *, warm_up: float, decay_from: float) -> float:
+    """Learning-rate factor: linear up to 1, flat, linear down to 0 at the end of the budget."""
+    if progress < warm_up:
+        return max(progress / warm_up, 0.02)
+    if progress < decay_from:
+        return 1.0
+    return (1.0 - progress) / (1.0 - decay_from)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state so that a reader sees the old file or the new one, never a half."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The last saved state, or None before the first."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
