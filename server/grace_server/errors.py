@@ -2,15 +2,14 @@
 
     {"error": {"message", "type", "param", "code"}}
 
-Errors of the service derive from `ApiError` and carry their own row; errors of `grace`, of the framework and of pydantic
+Errors of the service derive from `ApiError` and carry their own row; those of `grace`, of the framework and of pydantic
 are given theirs in `translate`. Anything else is a 500, which says the request id and nothing more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from grace.errors import EngineDead, EngineError, GraceError, InputTooLong, InvalidInput
+from grace.errors import EngineDead, EngineError, InputTooLong, InvalidInput
 
 
 class ApiError(Exception):
@@ -65,6 +64,12 @@ class TooLarge(ApiError):
     status, type, code = 413, "invalid_request_error", "too_large"
 
 
+class MethodNotAllowed(ApiError):
+    """The path exists, the method does not."""
+
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
 class InvalidValue(ApiError):
     """A field holds a value that cannot be served."""
 
@@ -87,6 +92,21 @@ class Unavailable(ApiError):
     """The service cannot answer now; a subclass says why."""
 
     status, type, code = 503, "unavailable_error", "unavailable"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = 5) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+
+
+class Departed(ApiError):
+    """The client left before the answer was ready. Nobody reads this one; the log and the metrics do."""
+
+    status, type, code = 499, "client_error", "client_closed_request"
+
+
+class EngineFailed(ApiError):
+    """The engine could not answer this one job; the next may well succeed."""
+
+    code = "engine_error"
 
 
 class Loading(Unavailable):
@@ -126,3 +146,91 @@ class ErrorBody(BaseModel):
     """The envelope of every error, on every route."""
 
     error: ErrorDetail
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` entry of a route: the error statuses it can answer with, each in the envelope."""
+    return {status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in sorted(statuses)}
+
+
+def translate(error: Exception, request_id: str) -> ApiError:
+    """The row of any error: what a client is told about it. Texts of unknown errors are never passed on."""
+    match error:
+        case ApiError():
+            return error
+        case InputTooLong():
+            return TooLarge(str(error), param=error.param)
+        case InvalidInput():
+            return InvalidValue(str(error), param=error.param)
+        case EngineDead():
+            return EngineDown("the engine died, this process is about to exit; another one may serve you")
+        case EngineError():
+            return EngineFailed(f"the engine could not answer, request {request_id}")
+        case RequestValidationError():
+            return _validation(error.errors())
+        case HTTPException():
+            return _http(error)
+        case _:
+            return ApiError(f"internal error, request {request_id}")
+
+
+def envelope(error: ApiError) -> dict[str, dict[str, str | None]]:
+    """The body of an error."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def respond(error: ApiError, *, headers: dict[str, str] | None = None) -> Response:
+    """The response of an error. Pure ASCII: names of a caller's fields may hold what UTF-8 cannot."""
+    extra = dict(headers or {})
+    if error.retry_after is not None:
+        extra["retry-after"] = str(error.retry_after)
+    if error.status == 401:
+        extra["www-authenticate"] = "Bearer"
+    return Response(json.dumps(envelope(error)), error.status, extra, "application/json")
+
+
+_DESCRIPTIONS = {
+    400: "The body is not JSON",
+    401: "No valid API key",
+    404: "Nothing of that name",
+    405: "Not a method of this path",
+    409: "In conflict with what is there",
+    413: "Over a limit, which the message names",
+    422: "A field is unknown or its value cannot be served; `param` names it",
+    429: "No room now; `Retry-After` says when to come back",
+    500: "Internal error; the message holds the request id and nothing more",
+    503: "Loading, draining, or the engine is down; `Retry-After` says when to come back",
+}
+
+
+def _http(error: HTTPException) -> ApiError:
+    match error.status_code:
+        case 404:
+            return NotFound("there is nothing at this path")
+        case 405:
+            return MethodNotAllowed("this path does not take that method")
+        case status if 400 <= status < 500:
+            return Malformed("the body cannot be read as JSON")
+        case _:
+            return ApiError("internal error")
+
+
+def _validation(errors: Sequence[Any]) -> ApiError:
+    """The first of pydantic's complaints, in a sentence that does not repeat the value: it may be a caller's text."""
+    first = errors[0]
+    kind, where = first["type"], [str(part) for part in first["loc"]]
+    place, path = where[0], [part for part in where[1:] if not _is_branch(part)]
+    param = ".".join(path) or None
+    if kind == "json_invalid":
+        return Malformed(f"the body is not JSON: {first['ctx']['error']} at character {where[1]}")
+    if param is None and kind in ("model_attributes_type", "missing", "dict_type"):
+        return Malformed("the body must be a JSON object, sent as content-type application/json")
+    if kind == "extra_forbidden":
+        return InvalidValue(f"unknown field {param!r}: this route does not take it", param=param)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return InvalidValue(f"{param or place}: {message[:1].lower()}{message[1:]}", param=param)
+
+
+def _is_branch(part: str) -> bool:
+    """Whether a step of pydantic's path names an arm of a union rather than a field of the request."""
+    return part in ("str", "int", "float", "bool") or part.endswith("]") or part.startswith("function-")

@@ -1,0 +1,246 @@
+"""How many texts, and how many of their tokens, are inside the engine; who waits; who is sent away."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from grace.representation import Job, Representation
+from grace_server import logs
+from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
+from grace_server.metrics import Metrics
+from grace_server.stop import Item, Stop, items_of
+
+_LONGEST_RETRY_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What fits into the engine, what may wait for it, and for how long."""
+
+    running_requests: int
+    running_tokens: int
+    queued_requests: int
+    queued_tokens: int
+    queue_timeout_s: float
+    generate_timeout_s: float
+
+
+class Admission:
+    """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few."""
+
+    def __init__(
+        self, following: Stop, limits: Limits, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._following, self._limits, self._metrics, self._clock = following, limits, metrics, clock
+        self._running = self._running_tokens = self._queued_tokens = 0
+        self._waiting: dict[asyncio.Future[None], int] = {}  # in order of arrival: the ticket and its tokens
+        self._inside: set[asyncio.Timeout] = set()
+        self._finished_at: deque[float] = deque(maxlen=128)
+        self._down = False
+
+    async def represent(self, job: Job) -> Representation:
+        """Wait for a place, then ask the engine."""
+        async with self.reserve(job.tokens_needed), self._watched() as begin:
+            representation = await self._following.represent(job)
+        self._observe(job, representation, self._clock() - begin)
+        return representation
+
+    async def stream(self, job: Job) -> AsyncIterator[Item]:
+        """Wait for a place, then pass on what the engine writes."""
+        last: Item | None = None
+        async with (
+            self.reserve(job.tokens_needed),
+            self._watched() as begin,
+            items_of(self._following, job) as items,
+        ):
+            async for last in items:
+                if isinstance(last, Representation):
+                    self._observe(job, last, self._clock() - begin)
+                yield last
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Whether all of a request's texts can be taken at once, so that none waits in vain for its neighbours.
+
+        Raises:
+            TooLarge: they could not be taken even if nobody else were here.
+            Overloaded: they cannot be taken now.
+        """
+        limits, tokens = self._limits, [job.tokens_needed for job in jobs]
+        self._refuse_what_never_fits(max(tokens))
+        requests = limits.running_requests + limits.queued_requests
+        total = limits.running_tokens + limits.queued_tokens
+        if len(jobs) > requests or sum(tokens) > total:
+            raise TooLarge(
+                f"{len(jobs)} texts with {sum(tokens)} tokens (rationales included) in one request; all that the "
+                f"service holds is {requests} texts and {total} tokens",
+                param="input",
+            )
+        if (
+            self._running + len(self._waiting) + len(jobs) > requests
+            or self._running_tokens + self._queued_tokens + sum(tokens) > total
+        ):
+            raise self._overloaded()
+
+    @asynccontextmanager
+    async def reserve(self, tokens: int) -> AsyncIterator[None]:
+        """A place in the engine for the length of the scope.
+
+        Raises:
+            TooLarge: it would never fit.
+            Overloaded: the queue is full.
+            QueueTimeout: no place became free in time.
+        """
+        await self._enter(tokens)
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._running_tokens -= tokens
+            self._finished_at.append(self._clock())
+            self._grant()
+
+    def fail(self) -> None:
+        """The engine is dead: end everyone's waiting, inside and outside, and let nobody in."""
+        self._down = True
+        for ticket in self._waiting:
+            if not ticket.done():
+                ticket.set_exception(_down())
+        now = asyncio.get_running_loop().time()
+        for scope in self._inside:
+            scope.reschedule(now)
+
+    async def _enter(self, tokens: int) -> None:
+        if self._down:
+            raise _down()
+        self._refuse_what_never_fits(tokens)
+        if not self._waiting and self._has_room(tokens):
+            self._take(tokens)
+            self._metrics.queue_seconds.observe(0.0)
+            return
+        limits = self._limits
+        if len(self._waiting) >= limits.queued_requests or self._queued_tokens + tokens > limits.queued_tokens:
+            raise self._overloaded()
+        await self._queue(tokens)
+
+    async def _queue(self, tokens: int) -> None:
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = tokens
+        self._queued_tokens += tokens
+        self._show()
+        begin = self._clock()
+        try:
+            async with asyncio.timeout(self._limits.queue_timeout_s):
+                await ticket
+        except BaseException as error:
+            if ticket in self._waiting:
+                self._forget(ticket)
+                self._grant()
+            elif ticket.done() and not ticket.cancelled() and ticket.exception() is None:
+                # The place came in the same moment as the end of the waiting: pass it on.
+                self._running -= 1
+                self._running_tokens -= tokens
+                self._grant()
+            if isinstance(error, TimeoutError):
+                self._metrics.rejections.labels("queue_timeout").inc()
+                raise QueueTimeout(
+                    f"waited {self._limits.queue_timeout_s:g} s for a place (queue_timeout_s)",
+                    retry_after=self._retry_after(),
+                ) from None
+            raise
+        waited = self._clock() - begin
+        self._metrics.queue_seconds.observe(waited)
+        if record := logs.current.get():
+            record.queue_s = max(record.queue_s, waited)
+
+    def _grant(self) -> None:
+        """Let in from the head of the queue as many as fit."""
+        while self._waiting:
+            ticket, tokens = next(iter(self._waiting.items()))
+            if not ticket.done():
+                if not self._has_room(tokens):
+                    break
+                self._take(tokens)
+                ticket.set_result(None)
+            self._forget(ticket)
+        self._show()
+
+    def _forget(self, ticket: asyncio.Future[None]) -> None:
+        self._queued_tokens -= self._waiting.pop(ticket)
+
+    def _has_room(self, tokens: int) -> bool:
+        limits = self._limits
+        return self._running < limits.running_requests and self._running_tokens + tokens <= limits.running_tokens
+
+    def _take(self, tokens: int) -> None:
+        self._running += 1
+        self._running_tokens += tokens
+        self._show()
+
+    def _refuse_what_never_fits(self, tokens: int) -> None:
+        if tokens > self._limits.running_tokens:
+            raise TooLarge(
+                f"this text and its rationale need {tokens} tokens, the service holds {self._limits.running_tokens} "
+                "(max_running_tokens); ask for fewer max_rationale_tokens",
+                param="input",
+            )
+
+    def _overloaded(self) -> Overloaded:
+        self._metrics.rejections.labels("queue_full").inc()
+        return Overloaded(
+            f"the queue is full: {len(self._waiting)} texts with {self._queued_tokens} tokens are waiting",
+            retry_after=self._retry_after(),
+        )
+
+    def _retry_after(self) -> int:
+        """Seconds until what waits now is done at the rate of late, within 1 to 60."""
+        if len(self._finished_at) < 2:
+            return 1
+        rate = len(self._finished_at) / max(self._clock() - self._finished_at[0], 1e-3)
+        return max(1, min(_LONGEST_RETRY_S, math.ceil((len(self._waiting) + 1) / rate)))
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[float]:
+        """The time inside the engine: it ends too late, or with the engine's death, as an error of its own."""
+        scope = asyncio.timeout(self._limits.generate_timeout_s)
+        self._inside.add(scope)
+        try:
+            async with scope:
+                yield self._clock()
+        except TimeoutError:
+            if self._down:
+                raise _down() from None
+            limit = self._limits.generate_timeout_s
+            raise GenerationTimeout(f"the engine took more than {limit:g} s (generate_timeout_s)") from None
+        except asyncio.CancelledError:
+            self._metrics.cancelled.inc()
+            raise
+        finally:
+            self._inside.discard(scope)
+
+    def _observe(self, job: Job, representation: Representation, seconds: float) -> None:
+        metrics = self._metrics
+        metrics.generate_seconds.observe(seconds)
+        metrics.prompt_tokens.inc(representation.prompt_tokens)
+        metrics.completion_tokens.inc(representation.completion_tokens)
+        if representation.rationale is not None:
+            metrics.finished.labels(representation.rationale.finish_reason).inc()
+            if job.max_new_tokens:
+                metrics.rationale_tokens.observe(representation.rationale.tokens)
+        if record := logs.current.get():
+            record.generate_s = max(record.generate_s, seconds)
+
+    def _show(self) -> None:
+        self._metrics.running_requests.set(self._running)
+        self._metrics.running_tokens.set(self._running_tokens)
+        self._metrics.queued_requests.set(len(self._waiting))
+        self._metrics.queued_tokens.set(self._queued_tokens)
+
+
+def _down() -> EngineDown:
+    return EngineDown("the engine died, this process is about to exit", retry_after=30)

@@ -1,0 +1,168 @@
+"""The application: its routes, the concerns around them, and the stops of a text's way, in order.
+
+route -> cache -> in-flight sharing -> admission -> engine
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from grace.checkpoint import Checkpoint
+from grace.engines.base import Engine
+from grace.errors import GraceError
+from grace.prompt import Prompter
+from grace_server import logs
+from grace_server.admission import Admission, Limits
+from grace_server.cache import Cache
+from grace_server.engine import make_engine
+from grace_server.errors import ApiError, problems, respond, translate
+from grace_server.house import House, served_name
+from grace_server.inflight import InFlight
+from grace_server.life import Life
+from grace_server.metrics import Metrics
+from grace_server.middleware.access_log import AccessLog
+from grace_server.middleware.auth import Auth
+from grace_server.middleware.body import Body
+from grace_server.middleware.departure import Departure
+from grace_server.middleware.gate import Gate
+from grace_server.middleware.request_id import RequestId
+from grace_server.routes import docs, embed, info, openai, probes
+from grace_server.settings import Settings
+from grace_server.stop import Stop
+
+_OPEN_WHILE_CLOSED = (*probes.PATHS, "/metrics", "/openapi.json", docs.PATH)
+_WATCH_S = 0.2  # how often the engine is asked whether it lives
+
+
+def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: Checkpoint | None = None) -> FastAPI:
+    """The service, as an ASGI application. The model is loaded when it starts, in the background.
+
+    Tests give an `engine` and a `checkpoint` of their own.
+    """
+    metrics = Metrics()
+    life = Life(metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(_live(app, settings, engine, checkpoint))
+        try:
+            yield
+        finally:
+            life.drain()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    app = FastAPI(
+        title="GRACE",
+        summary="Embeddings that explain themselves",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=problems(401, 500, 503),
+    )
+    app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
+    for router in (embed.router, openai.router, probes.router, info.router, docs.router):
+        app.include_router(router)
+    # INDEX: app.include_router(grace_server.index.routes.router)
+    docs.mount_assets(app)
+    for kind in (ApiError, GraceError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _answer)
+
+    # The last one added is the first one met.
+    app.add_middleware(Departure)
+    app.add_middleware(Body, max_bytes=settings.max_body_bytes, metrics=metrics)
+    app.add_middleware(Gate, life=life, always_open=_always_open, metrics=metrics)
+    app.add_middleware(Auth, keys=settings.api_keys, open_paths=probes.PATHS, metrics=metrics)
+    app.add_middleware(AccessLog, metrics=metrics, log_texts=settings.log_texts)
+    app.add_middleware(RequestId)
+    metrics.expect_routes(sorted(app.openapi()["paths"]))
+    return app
+
+
+async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: Checkpoint | None) -> None:
+    """Load, open the doors, watch the engine until the end; close in reverse."""
+    life: Life = app.state.life
+    try:
+        checkpoint = given or await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
+        prompter = await asyncio.to_thread(Prompter, checkpoint)
+        engine = engine or make_engine(settings, checkpoint, prompter)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.close)
+            await engine.start()
+            await _open(app, settings, engine, checkpoint, prompter, stack)
+            life.ready()
+            logs.service.info("ready", extra={"model": served_name(settings), "fingerprint": checkpoint.fingerprint})
+            while not engine.dead:  # noqa: ASYNC110 - an engine has a property for its death, and no event
+                await asyncio.sleep(_WATCH_S)
+            life.end("dead")
+            app.state.house.admission.fail()
+            logs.service.error("the engine died")
+    except GraceError as error:
+        logs.service.error("the model cannot be served", extra={"error": str(error)})
+        life.end("failed")
+    except Exception:  # noqa: BLE001 - whatever a model's loader raises, the process must not stay up without a model
+        logs.service.exception("the model could not be loaded")
+        life.end("failed")
+
+
+async def _open(
+    app: FastAPI,
+    settings: Settings,
+    engine: Engine,
+    checkpoint: Checkpoint,
+    prompter: Prompter,
+    stack: AsyncExitStack,
+) -> None:
+    """Put up the stops of a text's way, last one first."""
+    metrics: Metrics = app.state.metrics
+    admission = Admission(engine, _limits(settings), metrics)
+    in_flight = InFlight(admission, metrics)
+    front: Stop = in_flight
+    if settings.cache:
+        cache = Cache(
+            in_flight,
+            metrics,
+            folder=settings.data_dir / "cache",
+            identity=f"{checkpoint.fingerprint}/{settings.engine}/{settings.dtype}",
+            max_mib=settings.cache_max_mib,
+        )
+        stack.push_async_callback(cache.close)
+        await cache.open()
+        front = cache
+    app.state.house = House(settings, metrics, checkpoint, prompter, front, admission)
+    app.state.represent, app.state.prompter, app.state.checkpoint = front.represent, prompter, checkpoint
+    metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)
+    # INDEX: app.state.indexes = await stack.enter_async_context(
+    #     open_indexes(settings.data_dir, front.represent, prompter, checkpoint))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        running_requests=settings.max_running_requests,
+        running_tokens=settings.max_running_tokens,
+        queued_requests=settings.max_queued_requests,
+        queued_tokens=settings.max_queued_tokens,
+        queue_timeout_s=settings.queue_timeout_s,
+        generate_timeout_s=settings.generate_timeout_s,
+    )
+
+
+def _always_open(path: str) -> bool:
+    return path in _OPEN_WHILE_CLOSED or path.startswith(docs.ASSETS)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    record = logs.current.get()
+    told = translate(error, record.request_id if record else "")
+    if record:
+        record.error = told.code
+    if isinstance(error, HTTPException):
+        return respond(told, headers=dict(error.headers or {}))
+    return respond(told)

@@ -1,0 +1,195 @@
+"""`grace-serve`: start the service, say where it is, stop it politely."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from grace_server import logs
+from grace_server.app import create_app
+from grace_server.life import EXIT_ADDRESS, EXIT_USAGE, Life
+from grace_server.settings import PREFIX, Settings, unknown_variables
+
+_GOODBYE_S = 2  # after draining: for responses to leave their buffers
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `grace-serve`; exit codes are listed in `docs/operations.md`."""
+    flags = {name: value for name, value in vars(parser().parse_args(argv)).items() if value is not None}
+    try:
+        settings = Settings(**flags)
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"grace-serve: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except (OSError, ValueError) as error:
+        print(f"grace-serve: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    logs.configure(settings.log_level)
+    for name in unknown_variables():
+        logs.service.warning("this variable is no setting; a typing error?", extra={"variable": name})
+    sys.exit(run(create_app(settings), settings))
+
+
+def parser() -> argparse.ArgumentParser:
+    """One flag per setting."""
+    found = argparse.ArgumentParser(
+        "grace-serve",
+        description="Serve a GRACE checkpoint over HTTP.",
+        epilog="Flags win over variables, these over the YAML file, that over the defaults.",
+    )
+    for name, field in Settings.model_fields.items():
+        flag, words = "--" + name.replace("_", "-"), f"{field.description} [{PREFIX}{name.upper()}"
+        default = "" if field.default is PydanticUndefined else field.default
+        words = (words + (f"; {_shown(default)}]" if default not in (None, "", ()) else "]")).replace("%", "%%")
+        if field.annotation is bool:
+            found.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=words)
+        else:
+            found.add_argument(flag, default=None, help=words, metavar="X")
+    return found
+
+
+def run(app: FastAPI, settings: Settings) -> int:
+    """Serve until stopped; the exit code."""
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        print(f"grace-serve: cannot listen on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+        return EXIT_ADDRESS
+    config = _config(app, settings)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(serve(app, settings, listener))
+
+
+async def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
+    """Serve on a socket until a signal comes or the service cannot go on; the exit code."""
+    life: Life = app.state.life
+    server = _Server(_config(app, settings))
+    signals = _Signals(server, life, settings)
+    host, port = listener.getsockname()[:2]
+    helpers = [
+        asyncio.create_task(_announce(life, settings, host, port)),
+        asyncio.create_task(signals.stop_when_fatal()),
+    ]
+    with signals.handled():
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            for helper in [*helpers, *signals.tasks]:
+                helper.cancel()
+    return life.exit_code
+
+
+class _Server(uvicorn.Server):
+    """uvicorn would end the process by the signal it got; we drain first and exit with a code."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Signals:
+    """The first SIGTERM or Ctrl-C drains, the second one forces."""
+
+    def __init__(self, server: uvicorn.Server, life: Life, settings: Settings) -> None:
+        self._server, self._life, self._settings = server, life, settings
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def stop_when_fatal(self) -> None:
+        """What waits has been failed with 503 by then; give these answers the time to leave."""
+        await self._life.fatal.wait()
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._life.empty()
+        except TimeoutError:
+            pass
+        self._server.should_exit = True
+
+    def _stop(self) -> None:
+        if self.tasks:
+            logs.service.warning("told to stop a second time: not waiting any longer")
+            self._server.force_exit = self._server.should_exit = True
+            return
+        logs.service.info("draining", extra={"drain_timeout_s": self._settings.drain_timeout_s})
+        self._life.drain()
+        self.tasks.append(asyncio.create_task(self._drain()))
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._life.empty()
+        except TimeoutError:
+            logs.service.warning("some requests did not finish in time and are cut off")
+        self._server.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bound before anything is loaded: a taken port is found at once, and port 0 has its number."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(False)
+    return listener
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=_GOODBYE_S,
+        backlog=2048,
+    )
+
+
+async def _announce(life: Life, settings: Settings, host: str, port: int) -> None:
+    """Three lines for a person, once the service answers."""
+    while life.phase == "loading":  # noqa: ASYNC110 - once, and a human is waiting
+        await asyncio.sleep(0.05)
+    if life.phase != "ready":
+        return
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    address = f"http://{shown}:{port}"
+    key = " -H 'authorization: Bearer <key>'" if settings.api_keys else ""
+    body = json.dumps({"input": "The river rises in the hills and meets the sea at a harbour."})
+    print(f"GRACE serves {settings.model} at {address}")
+    print(f"  documentation  {address}/docs")
+    print(f"  try            curl -s {address}/embed{key} -H 'content-type: application/json' -d '{body}'", flush=True)
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The one place that chooses an engine."""
+
+from __future__ import annotations
+
+from grace.checkpoint import Checkpoint
+from grace.engines.base import Engine
+from grace.prompt import Prompter
+from grace_server.settings import Settings
+
+
+def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> Engine:
+    """The engine the settings ask for, not yet started. Imported only when chosen: each brings its own gigabyte."""
+    match settings.engine:
+        case "vllm":
+            from grace.engines.vllm import VllmEngine, VllmOptions
+
+            return VllmEngine(
+                checkpoint,
+                prompter,
+                VllmOptions(
+                    dtype=settings.dtype,
+                    max_num_seqs=settings.max_num_seqs,
+                    max_num_batched_tokens=settings.max_num_batched_tokens,
+                    kv_cache_gib=settings.kv_cache_gib,
+                    gpu_memory_utilization=settings.gpu_memory_utilization,
+                    tensor_parallel_size=settings.tensor_parallel_size,
+                    enforce_eager=settings.enforce_eager,
+                    prefix_caching=settings.prefix_caching,
+                    extra=settings.engine_args,
+                ),
+            )
+        case "transformers":
+            from grace.engines.transformers import TransformersEngine
+
+            return TransformersEngine(checkpoint, prompter, dtype=settings.dtype, device=settings.device)

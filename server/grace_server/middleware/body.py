@@ -1,0 +1,91 @@
+"""Reads a body once, up to the limit, and hands it on as text that UTF-8 can hold."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from grace_server import logs
+from grace_server.errors import ApiError, Departed, Malformed, TooLarge, respond
+from grace_server.metrics import Metrics
+
+# An escaped character of JSON: a pair of surrogates, a surrogate by itself, or anything else behind a backslash.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+_RAW_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+
+
+class Body:
+    """Limits the size, whether announced or chunked, and mends lone surrogates.
+
+    JSON can name code points that are no characters; no tokenizer, database or response takes them. Like the core's
+    prompt, the whole service reads them as U+FFFD.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, metrics: Metrics) -> None:
+        self._app, self._max_bytes, self._metrics = app, max_bytes, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on with the body in hand."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = mend(await self._read(scope, receive))
+        except Departed:
+            return
+        except ApiError as error:
+            if error.status == 413:
+                self._metrics.rejections.labels("too_large").inc()
+            if record := logs.current.get():
+                record.error = error.code
+            # What is still on its way is not wanted: the connection ends here.
+            await respond(error, headers={"connection": "close"})(scope, receive, send)
+            return
+        message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal message
+            if message is None:
+                return await receive()
+            first, message = message, None
+            return first
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if announced.isdigit() and int(announced) > self._max_bytes:
+            raise self._too_large()
+        chunks, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Departed("the client left while it was sending")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._max_bytes:
+                raise self._too_large()
+            more = message.get("more_body", False)
+        return b"".join(chunks)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the body is over the limit of {self._max_bytes} bytes (max_body_mib); send fewer texts at once"
+        )
+
+
+def mend(body: bytes) -> bytes:
+    """The body with lone surrogates, escaped or raw, replaced by U+FFFD.
+
+    Raises:
+        Malformed: the body is UTF-16 or UTF-32, which Python's parser would take and JSON does not allow.
+    """
+    if b"\0" in body:
+        raise Malformed("the body is not JSON in UTF-8")
+    if b"\\ud" in body or b"\\uD" in body:
+        body = _ESCAPE.sub(lambda match: b"\\ufffd" if match[1] else match[0], body)
+    return _RAW_SURROGATE.sub(_REPLACEMENT, body) if b"\xed" in body else body

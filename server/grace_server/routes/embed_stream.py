@@ -1,0 +1,85 @@
+"""The streamed answer of `/embed`: events `rationale` (deltas), `embedding` (the item), `done`, or `error`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from grace.representation import Job, Representation
+from grace_server import logs
+from grace_server.embedding import Embedded, Options, make_jobs, note, pool
+from grace_server.errors import InvalidValue, envelope, translate
+from grace_server.house import House
+from grace_server.routes.shapes import Encoding, dumps, embed_item, embed_usage
+from grace_server.stop import Item, items_of
+
+
+async def begin(
+    house: House,
+    texts: Sequence[str],
+    options: Options,
+    rationales: Sequence[str] | None,
+    encoding: Encoding,
+    explain: bool,
+) -> AsyncIterator[bytes]:
+    """Wait for the first piece, then hand over the events: what fails until then still has a status of its own."""
+    if len(texts) > 1:
+        raise InvalidValue(f"stream takes one input, not {len(texts)}", param="stream")
+    if options.n > 1:
+        raise InvalidValue("stream takes n = 1: the pieces of several rationales would mingle", param="stream")
+    [(job,)] = await make_jobs(house, texts, options, rationales)
+    async with AsyncExitStack() as stack:
+        items = await stack.enter_async_context(items_of(house.front, job))
+        first = await anext(items)
+        return _events(house, job, options, encoding, explain, first, items, stack.pop_all())
+    raise AssertionError("unreachable")
+
+
+async def _events(
+    house: House,
+    job: Job,
+    options: Options,
+    encoding: Encoding,
+    explain: bool,
+    first: Item,
+    rest: AsyncIterator[Item],
+    scope: AsyncExitStack,
+) -> AsyncIterator[bytes]:
+    async with scope:
+        try:
+            item: Item | None = first
+            while item is not None:
+                if isinstance(item, Representation):
+                    for event in _last_events(house, job, item, options, encoding, explain):
+                        yield event
+                else:
+                    yield _event("rationale", {"index": 0, "delta": item})
+                item = await anext(rest, None)
+        except Exception as error:  # noqa: BLE001 - the status is sent already: the error can only be an event
+            record = logs.current.get()
+            request_id = record.request_id if record else ""
+            told = translate(error, request_id)
+            if record:
+                record.error = told.code
+            if told.code == "internal_error":
+                logs.failure(error, request_id, log_texts=house.settings.log_texts)
+            yield _event("error", envelope(told))
+
+
+def _last_events(
+    house: House, job: Job, representation: Representation, options: Options, encoding: Encoding, explain: bool
+) -> list[bytes]:
+    embedded: Embedded = pool(house, (job,), (representation,), options)
+    note(house, [embedded])
+    item = embed_item(0, embedded, encoding, explain=explain, dimensions=options.dimensions)
+    done = {
+        "model": house.model_name,
+        "fingerprint": house.checkpoint.fingerprint,
+        "usage": embed_usage([embedded]),
+    }
+    return [_event("embedding", item), _event("done", done)]
+
+
+def _event(name: str, data: Mapping[str, Any]) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + dumps(data) + b"\n\n"

@@ -1,0 +1,153 @@
+"""OpenAI's embedding and model endpoints, to the letter: its unmodified clients are the judge."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from grace_server.embedding import Options, embed
+from grace_server.errors import ModelNotFound, problems
+from grace_server.house import House
+from grace_server.routes.shapes import Encoding, RationaleBody, as_json, encoded, rationale_body
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+
+class EmbeddingsRequest(BaseModel):
+    """OpenAI's request. Fields it may grow are ignored, as its clients expect; `rationale` is ours."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        frozen=True,
+        json_schema_extra={"examples": [{"model": "grace-tiny", "input": "The river rises in the hills."}]},
+    )
+
+    input: str | Annotated[list[str], Field(min_length=1)] = Field(description="a text, or several")
+    model: str = Field(description="name, fingerprint or alias of the model served")
+    encoding_format: Encoding | None = Field(None, description="`float` by default; clients ask for `base64`")
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")
+    user: str | None = Field(None, description="accepted and not used")
+    rationale: bool = Field(False, description="give each item its rationale as a further key")
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _no_token_ids(cls, value: object) -> object:
+        if isinstance(value, list) and value and isinstance(value[0], int | list):
+            raise ValueError(
+                "token ids mean nothing to this model's tokenizer, send texts "
+                "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+            )
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_seed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("seed") is not None:
+            raise ValueError("a seed cannot be honoured: rationales are greedy, and repeatable without one")
+        return data
+
+
+class EmbeddingItem(TypedDict):
+    """One embedding."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+    rationale: NotRequired[RationaleBody]
+
+
+class EmbeddingsUsage(BaseModel):
+    """Tokens of the whole request; the total has those of the rationales."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """The embeddings, in the order of the input."""
+
+    object: Literal["list"]
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingsUsage
+
+
+class ModelItem(BaseModel):
+    """A model one may ask for."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    """All of them: the one that is served, and its aliases."""
+
+    object: Literal["list"]
+    data: list[ModelItem]
+
+
+@router.post(
+    "/embeddings",
+    summary="Embed texts as OpenAI does",
+    response_class=Response,
+    responses={200: {"model": EmbeddingsResponse}, **problems(400, 404, 413, 422, 429)},
+)
+async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
+    """Embed each text as a document, with a rationale that stays behind unless asked for."""
+    house: House = request.app.state.house
+    _known(house, body.model)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    embedded = await embed(house, texts, Options(dimensions=body.dimensions))
+    items: list[dict[str, Any]] = [
+        {"object": "embedding", "index": i, "embedding": encoded(e.vector, body.encoding_format or "float")}
+        for i, e in enumerate(embedded)
+    ]
+    if body.rationale:
+        items = [item | {"rationale": rationale_body(e.rationale)} for item, e in zip(items, embedded, strict=True)]
+    prompt = sum(e.prompt_tokens for e in embedded)
+    total = prompt + sum(e.completion_tokens for e in embedded)
+    return as_json(
+        {
+            "object": "list",
+            "data": items,
+            "model": house.model_name,
+            "usage": {"prompt_tokens": prompt, "total_tokens": total},
+        }
+    )
+
+
+@router.get("/models", summary="List the model and its aliases", response_model=ModelList)
+async def models(request: Request) -> Response:
+    """Every name that `/v1/embeddings` accepts, the fingerprint aside."""
+    house: House = request.app.state.house
+    return as_json(
+        {
+            "object": "list",
+            "data": [_model(house, name) for name in (house.model_name, *house.settings.model_aliases)],
+        }
+    )
+
+
+@router.get("/models/{model_id:path}", summary="Look a model up", response_model=ModelItem, responses=problems(404))
+async def model(model_id: str, request: Request) -> Response:
+    """One of them."""
+    house: House = request.app.state.house
+    _known(house, model_id)
+    return as_json(_model(house, model_id))
+
+
+def _known(house: House, name: str) -> None:
+    if not house.answers_to(name):
+        raise ModelNotFound(f"the model {name[:200]!r} is not served here; {house.model_name!r} is", param="model")
+
+
+def _model(house: House, name: str) -> dict[str, Any]:
+    created = int((house.checkpoint.folder / "config.json").stat().st_mtime)
+    return {"id": name, "object": "model", "created": created, "owned_by": "grace"}

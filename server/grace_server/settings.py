@@ -1,0 +1,153 @@
+"""Every setting of the service: one frozen tree, read once and passed down. No other file reads the environment.
+
+Flags of `grace-serve` win over `GRACE_*` variables, these over the YAML file named by `--config` or GRACE_CONFIG, and
+that over the defaults below. `docs/configuration.md` is generated from this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from grace.checkpoint import BUNDLED_NAME
+
+PREFIX = "GRACE_"
+CONFIG_VARIABLE = "GRACE_CONFIG"
+
+Listed = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What an operator can decide."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=(), env_ignore_empty=True
+    )
+
+    config: Path | None = Field(None, description="YAML file with further settings")
+
+    # What is served
+    model: str = Field(BUNDLED_NAME, description="checkpoint: the bundled name, a folder, or a hub id")
+    revision: str | None = Field(None, description="revision of a hub id: branch, tag or commit")
+    model_name: str | None = Field(None, description="name in replies; by default the hub id or the folder's name")
+    model_aliases: Listed = Field((), description="further names that /v1 accepts, such as text-embedding-3-small")
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("grace", appauthor=False),
+        description="where index, cache and jobs live",
+    )
+
+    # Where and to whom
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is all of them")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="keys, one of which a request must bear; none: everyone may ask"
+    )
+
+    # Engine
+    engine: Literal["vllm", "transformers"] = Field("vllm", description="what runs the model")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of weights and activations")
+    device: str = Field("cpu", description="torch device of the transformers engine; vLLM finds its own")
+    max_num_seqs: int = Field(64, ge=1, description="vLLM: texts in one step")
+    max_num_batched_tokens: int = Field(4096, ge=1, description="vLLM: tokens in one step")
+    kv_cache_gib: float | None = Field(
+        None, gt=0, description="vLLM: memory of the key-value cache; by default 2 on a CPU"
+    )
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="vLLM: share of the GPU's memory")
+    tensor_parallel_size: int = Field(1, ge=1, description="vLLM: GPUs one model is spread over")
+    enforce_eager: bool | None = Field(None, description="vLLM: no CUDA graphs; by default so on a CPU only")
+    prefix_caching: bool = Field(True, description="vLLM: keep the states of the instruction between texts")
+    engine_args: Annotated[dict[str, Any], NoDecode] = Field(
+        default_factory=dict, description="vLLM: further engine arguments, as a JSON object"
+    )
+
+    # What one request may ask for
+    max_inputs: int = Field(256, ge=1, description="texts in one request")
+    max_samples: int = Field(16, ge=1, description="rationales per text (n)")
+    max_input_chars: int = Field(1_000_000, ge=1, description="characters of one text, before it is tokenised")
+    max_body_mib: float = Field(16.0, gt=0, description="size of a request's body")
+
+    # How many at once
+    max_running_requests: int = Field(256, ge=1, description="texts inside the engine at once")
+    max_running_tokens: int = Field(262_144, ge=1, description="their tokens: prompts and rationale budgets")
+    max_queued_requests: int = Field(4096, ge=0, description="texts that wait; one more is refused with 429")
+    max_queued_tokens: int = Field(8_388_608, ge=0, description="their tokens; more are refused with 429")
+    queue_timeout_s: float = Field(60.0, gt=0, description="how long a text may wait before it is refused with 429")
+    generate_timeout_s: float = Field(600.0, gt=0, description="how long the engine may take for one text")
+
+    # Stopping
+    drain_timeout_s: float = Field(30.0, ge=0, description="how long running requests may finish after SIGTERM")
+    keep_alive_s: int = Field(75, ge=1, description="how long an idle connection stays open")
+
+    # Cache
+    cache: bool = Field(True, description="keep representations on disk; texts are never stored")
+    cache_max_mib: int = Field(2048, ge=1, description="size of the cache on disk")
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity logged")
+    log_texts: bool = Field(False, description="write input texts and rationales to the log")
+
+    @field_validator("model_aliases", "api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        room = self.max_running_requests + self.max_queued_requests
+        if self.max_inputs * self.max_samples > room:
+            raise ValueError(
+                f"max_inputs x max_samples is {self.max_inputs * self.max_samples}, but max_running_requests + "
+                f"max_queued_requests is {room}: such a request could never be admitted"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the YAML file."""
+        path = init_settings().get("config") or os.environ.get(CONFIG_VARIABLE)
+        if not path:
+            return init_settings, env_settings
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"the configuration file {path} does not exist")
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The body limit in bytes."""
+        return int(self.max_body_mib * 2**20)
+
+    def shown(self) -> dict[str, Any]:
+        """Every setting, with secrets as stars: what `/info` prints."""
+        return self.model_dump(mode="json")
+
+
+def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
+    """`GRACE_*` variables of the environment that are no settings: most likely a typing error."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    present = os.environ if names is None else names
+    return sorted(name for name in present if name.upper().startswith(PREFIX) and name.upper() not in known)

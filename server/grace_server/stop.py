@@ -1,0 +1,27 @@
+"""What every stop on a text's way looks like: the engine itself, and whatever is wrapped around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Protocol, cast
+
+from grace.engines.base import Delta
+from grace.representation import Job, Representation
+
+Item = Delta | Representation
+
+
+class Stop(Protocol):
+    """Takes a job, gives its representation, asking the next stop if it must."""
+
+    async def represent(self, job: Job) -> Representation:
+        """Answer one job. Cancelling the call withdraws it."""
+
+    def stream(self, job: Job) -> AsyncIterator[Item]:
+        """Pieces of the rationale as they are written, then the representation, once, last."""
+
+
+def items_of(stop: Stop, job: Job) -> AbstractAsyncContextManager[AsyncGenerator[Item, None]]:
+    """The stream of a stop, closed at the end of the scope: an abandoned one would go on writing until collected."""
+    return aclosing(cast("AsyncGenerator[Item, None]", stop.stream(job)))
