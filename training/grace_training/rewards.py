@@ -208,3 +208,27 @@ def apply_length_rule(
             if baseline is not None:
                 least, comparable = torch.minimum(least, baseline[:, None]), torch.ones_like(comparable)
             return torch.where(cut_off & comparable, least - margin, rewards)
+
+
+def with_lengths(
+    totals: Tensor,  # (B, L) R of `score`
+    lengths: Tensor,  # (B, L) tokens written
+    cut_off: Tensor,  # (B, L) bool
+    settings: RewardSettings,
+    *,
+    limit: int,  # the most tokens a rationale may have
+    baseline: Tensor | None = None,
+    batch_baseline: bool = False,
+) -> Tensor:  # (B, L)
+    """What the policy is paid: R, less the cost of length, under the length rule. Everything here comes after 1/tau."""
+    paid = totals - settings.length_cost * lengths
+    if settings.overlong_buffer:
+        paid = paid + soft_overlong(lengths, limit, settings.overlong_buffer)
+    return apply_length_rule(
+        paid,
+        cut_off,
+        settings.length_rule,
+        margin=settings.length_margin,
+        baseline=baseline,
+        batch_baseline=batch_baseline,
+    )

@@ -1,0 +1,41 @@
+"""Checkpoints during a run: whole, and known to be whole, or not there at all.
+
+`grace.json` is written last, so a folder that holds it is complete: it can be served, and a run can resume from it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from grace.checkpoint import CONFIG_FILE, CheckpointConfig, save_config
+from grace_training.errors import SaveFailed
+
+
+@contextmanager
+def whole_or_nothing(folder: Path, config: CheckpointConfig, *, main: bool) -> Iterator[None]:
+    """Runs what writes `folder`, then marks it as complete; on failure removes it.
+
+    Raises:
+        SaveFailed: the disk is full, or the folder cannot be written.
+    """
+    try:
+        yield
+        if main:
+            save_config(config, folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch.save reports a full disk as RuntimeError, safetensors as its own.
+        if main:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise SaveFailed(f"{folder} could not be written whole and was removed: {error}") from error
+
+
+def latest(output_dir: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    found = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    whole = [p for p in found if (p / CONFIG_FILE).exists()]
+    return max(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)

@@ -1,0 +1,152 @@
+"""The settings of a GRACE run: TRL's, under our defaults, and the few that are ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+import torch
+from trl import GRPOConfig
+
+from grace.pooling import POOLINGS, Pooling
+from grace_training.errors import BadRecipe
+from grace_training.presets import ALGORITHMS, PRESETS, Algorithm, Objective, PresetName, RewardSettings, preset
+
+PoolIn = Literal["generation", "logprob", "forward"]
+
+
+@dataclass
+class GraceConfig(GRPOConfig):
+    """One run. Fields that are not listed here are TRL's `GRPOConfig` and transformers' `TrainingArguments`."""
+
+    preset: PresetName = "paper"
+    algorithm: Algorithm = "grpo"
+    objective: Objective = "supervised"
+    reward: dict[str, Any] = field(default_factory=dict)  # fields of RewardSettings, on top of the preset
+    num_negatives: int = 1  # M, rolled out once each; 0 leaves the other examples of the batch
+    anchor_temperature: float = 0.5  # of the one rollout of query and negatives; 0 is greedy
+    symmetric: bool = False  # roll out queries K times too, their positives being the anchors
+    pooling: Pooling = "mean"
+    pool_in: PoolIn | None = None  # the pass that gives the states of the documents; None picks the cheapest
+    scale_advantage: bool = False  # grpo: divide by the group's std
+    kl_coefficient: float = 0.0  # reinforce++: KL penalty per token
+    dynamic_sampling_tries: int | None = None  # dapo: how often groups of equal rewards are replaced; None is 2
+    overlong_filter: bool = False  # leave rationales that were cut off out of the loss
+    joint_weight: float = 0.0  # alpha: InfoNCE gradient on the states of the loss's own pass
+    max_input_tokens: int = 1024  # of the text; longer ones are cut in the text, never in the template
+    telemetry: bool = False  # TRL's report of its use
+
+    # TRL's and transformers' fields under other defaults: the published settings, and nothing sent anywhere.
+    loss_type: str | None = None  # None: dr_grpo under `paper` (a sum of log-probabilities), dapo (token mean) else
+    lr_scheduler_type: str = "constant"
+    weight_decay: float = 0.01
+    logging_steps: float = 1
+    log_completions: bool = True
+    num_completions_to_print: int | None = 0
+    num_generations_eval: int | None = 1
+    epsilon_high: float | None = None  # dapo: 0.28
+    report_to: str | list[str] | None = "none"
+    bf16: bool | None = None  # None: where there is a GPU
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self.reward_settings()
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and not self.fp16 and not self.use_cpu
+        if self.loss_type is None:
+            self.loss_type = "dr_grpo" if self.preset == "paper" and self.algorithm != "dapo" else "dapo"
+        if self.algorithm == "dapo":
+            self.epsilon_high = self.epsilon_high or 0.28
+        if self.dynamic_sampling_tries is None:
+            self.dynamic_sampling_tries = 2 if self.algorithm == "dapo" else 0
+        self.scale_rewards = "none"  # advantages are ours; TRL's would only be thrown away
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise BadRecipe(str(error)) from error
+        self._check_batch()
+        self.pool_in = self.pool_in or self._cheapest_pass()
+        if self.pool_in == "generation" and (self.use_vllm or self.use_transformers_continuous_batching):
+            raise BadRecipe("pool_in 'generation' needs rollouts by transformers' generate: vLLM keeps its states")
+        if self.pool_in == "logprob" and not self.has_logprob_pass:
+            raise BadRecipe("pool_in 'logprob' needs TRL's log-prob pass, which is not made by on-policy settings")
+        if self.pool_in == "logprob" and self.dynamic_sampling_tries:
+            raise BadRecipe("dynamic sampling pays rollouts before the log-prob pass: set pool_in 'forward'")
+
+    def reward_settings(self) -> RewardSettings:
+        """The preset with this run's changes.
+
+        Raises:
+            BadRecipe: an unknown field, or a value that makes no sense.
+        """
+        known = {f.name for f in fields(RewardSettings)}
+        if unknown := sorted(set(self.reward) - known):
+            raise BadRecipe(f"reward has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        settings = preset(self.preset, self.objective)
+        if self.algorithm == "dapo":
+            settings = replace(settings, overlong_buffer=max(1, (self.max_completion_length or 1) // 5))
+        changes = dict(self.reward)
+        if "dimensions" in changes:
+            changes["dimensions"] = tuple(changes["dimensions"])
+        settings = replace(settings, **changes)
+        if settings.temperature <= 0:
+            raise BadRecipe("reward.temperature must be above 0")
+        if settings.contrast not in ("margin", "infonce") or settings.hard not in ("anchor", "rollout"):
+            raise BadRecipe("reward.contrast is 'margin' or 'infonce', reward.hard is 'anchor' or 'rollout'")
+        if settings.length_rule not in ("replace", "floor", "none"):
+            raise BadRecipe("reward.length_rule is 'replace', 'floor' or 'none'")
+        return settings
+
+    @property
+    def has_logprob_pass(self) -> bool:
+        """Whether TRL makes a pass for old log-probabilities in each generation (its own condition, repeated)."""
+        every = self.steps_per_generation * self.num_iterations
+        misaligned = self.gradient_accumulation_steps % every != 0
+        return bool(misaligned or (self.use_vllm and self.vllm_importance_sampling_correction))
+
+    def _cheapest_pass(self) -> PoolIn:
+        if not self.use_vllm and not self.use_transformers_continuous_batching:
+            return "generation"
+        # Dynamic sampling pays before that pass is made.
+        return "logprob" if self.has_logprob_pass and not self.dynamic_sampling_tries else "forward"
+
+    def _check_choices(self) -> None:
+        choices = {
+            "preset": PRESETS,
+            "algorithm": ALGORITHMS,
+            "objective": get_args(Objective),
+            "pooling": [p for p in POOLINGS if p != "input"],
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise BadRecipe(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if (self.num_generations or 0) < 2:
+            raise BadRecipe("num_generations (K) must be at least 2: one rollout has nothing to be compared with")
+        for name in ("num_negatives", "anchor_temperature", "kl_coefficient", "joint_weight"):
+            if getattr(self, name) < 0:
+                raise BadRecipe(f"{name} must not be negative")
+        if self.symmetric and self.objective == "unsupervised":
+            raise BadRecipe("symmetric swaps query and positive; unsupervised examples have one text")
+        if self.kl_coefficient and self.algorithm != "reinforce++":
+            raise BadRecipe("kl_coefficient belongs to reinforce++; the others take beta, a KL term in the loss")
+        if self.kl_coefficient and self.beta:
+            raise BadRecipe("kl_coefficient and beta are two forms of one penalty: set one")
+        if self.mask_truncated_completions:
+            raise BadRecipe(
+                "mask_truncated_completions hides cut-off rationales from the attention, which falsifies their "
+                "states: set overlong_filter, which leaves them out of the loss alone"
+            )
+
+    def _check_batch(self) -> None:
+        rows = self.per_device_train_batch_size * self.steps_per_generation
+        if rows % self.num_generations:
+            raise BadRecipe(
+                f"a process generates {rows} rollouts at a time (per_device_train_batch_size x steps_per_generation): "
+                f"that holds no whole number of groups of {self.num_generations}"
+            )
+        every = self.steps_per_generation * self.num_iterations
+        if self.save_strategy == "steps" and (self.save_steps * self.gradient_accumulation_steps) % every:
+            raise BadRecipe(
+                f"save_steps {self.save_steps} falls inside a generation of {every} micro-steps: such a checkpoint "
+                "would not resume exactly"
+            )

@@ -1,0 +1,219 @@
+"""Training data: examples from files or the hub, each knowing the line it came from.
+
+Supervised: query, positive (one text, or several: one example each), negatives (none, one or several).
+Unsupervised: text. JSON lines, CSV, Parquet and plain text (one text per line), packed with gzip or xz or not at all,
+or the name of a hub dataset. Columns may have other names. A bad row stops the run, unless it is told to skip: then it
+is counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from grace_training.errors import BadData
+from grace_training.presets import Objective
+from grace_training.rollouts import Row
+
+FIELDS = ("query", "positive", "negatives", "text")
+_OTHER_NAMES = {
+    "negatives": ("negative", "neg"),
+    "positive": ("pos",),
+    "query": ("anchor", "question"),
+    "text": ("sentence",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example; `query` is None without supervision."""
+
+    query: str | None
+    positive: str
+    negatives: tuple[str, ...]
+    source: str  # file:line
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All its texts."""
+        return (*([] if self.query is None else [self.query]), self.positive, *self.negatives)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What was read."""
+
+    examples: list[Example]
+    bad: list[str]  # "file:line: reason", when they were to be skipped
+    fingerprint: str  # of the rows as read, in order
+
+
+def read(
+    source: str | list[str],
+    objective: Objective,
+    *,
+    columns: Mapping[str, str] | None = None,  # our name -> the data's
+    skip_bad: bool = False,
+    limit: int | None = None,
+) -> Data:
+    """Read examples from files, folders of files or hub names.
+
+    Raises:
+        BadData: a row cannot be used and `skip_bad` is off, a file is of no known kind, or nothing is left.
+    """
+    if unknown := sorted(set(columns or {}) - set(FIELDS)):
+        raise BadData(f"columns maps {', '.join(unknown)}; there are {', '.join(FIELDS)}")
+    examples: list[Example] = []
+    bad: list[str] = []
+    digest = hashlib.sha256()
+    for where, row in _rows([source] if isinstance(source, str) else source):
+        if limit is not None and len(examples) >= limit:
+            break
+        try:
+            examples += _examples(row, objective, columns or {}, where)
+        except BadData as error:
+            if not skip_bad:
+                raise
+            bad.append(str(error))
+            continue
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "replace"))
+    if not examples:
+        raise BadData(f"{source}: no usable row" + (f" ({len(bad)} bad ones, the first: {bad[0]})" if bad else ""))
+    return Data(examples[:limit], bad, digest.hexdigest()[:32])
+
+
+def training_rows(examples: list[Example], *, symmetric: bool = False) -> list[Row]:
+    """One row per text to roll out: the positive (or the text), and the query too when roles are symmetric."""
+    rows: list[Row] = []
+    for number, example in enumerate(examples):
+        supervised = example.query is not None
+        query = example.positive if example.query is None else example.query
+        keys = [text_key(query), text_key(example.positive)]
+        shared = {"negatives": list(example.negatives), "supervised": supervised, "example": number, "keys": keys}
+        rows.append(Row(prompt=example.positive, anchor=query, swapped=False, **shared))  # type: ignore[typeddict-item]
+        if symmetric and supervised:
+            rows.append(Row(prompt=query, anchor=example.positive, swapped=True, **shared))  # type: ignore[typeddict-item]
+    return rows
+
+
+def text_key(text: str) -> int:
+    """A hash of the text that fits a signed 64-bit tensor; case and white space do not count."""
+    plain = " ".join(text.lower().split())
+    return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest()) >> 1
+
+
+def _examples(row: Any, objective: Objective, columns: Mapping[str, str], where: str) -> list[Example]:
+    if isinstance(row, BadData):
+        raise row
+    if not isinstance(row, dict):
+        raise BadData(f"{where}: a row must be an object, not {type(row).__name__}")
+
+    def value(name: str, *, needed: bool) -> Any:
+        names = (columns[name],) if name in columns else (name, *_OTHER_NAMES[name])
+        found = next((row[n] for n in names if n in row and row[n] is not None), None)
+        if found is None and needed:
+            raise BadData(f"{where}: no column {names[0]!r}; the row has {', '.join(map(str, row)) or 'none'}")
+        return found
+
+    def text(found: Any, name: str) -> str:
+        if not isinstance(found, str) or not found.strip():
+            raise BadData(f"{where}: {name} must be a text that is not empty")
+        return found
+
+    if objective == "unsupervised":
+        found = value("text", needed="text" in columns or "positive" not in row)
+        return [Example(None, text(row["positive"] if found is None else found, "text"), (), where)]
+    query = text(value("query", needed=True), "query")
+    positives = _listed(value("positive", needed=True))
+    negatives = tuple(text(n, "a negative") for n in _listed(value("negatives", needed=False)))
+    if not positives:
+        raise BadData(f"{where}: positive is an empty list")
+    return [Example(query, text(p, "positive"), negatives, where) for p in positives]
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _rows(sources: list[str]) -> Iterator[tuple[str, Any]]:
+    for source in sources:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.iterdir() if p.is_file() and _kind(p) is not None)
+            if not files:
+                raise BadData(f"{path}: no data file here")
+            for file in files:
+                yield from _file_rows(file)
+        elif path.exists():
+            yield from _file_rows(path)
+        elif path.suffix or source.count("/") > 1:
+            raise BadData(f"{source}: no such file")
+        else:
+            yield from _hub_rows(source)
+
+
+def _kind(path: Path) -> str | None:
+    name = path.name.removesuffix(".gz").removesuffix(".xz")
+    suffix = Path(name).suffix
+    return {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}.get(suffix)
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    kind = _kind(path)
+    if kind is None:
+        raise BadData(f"{path}: not a .jsonl, .csv, .parquet or .txt file (packed with .gz or .xz, or not)")
+    if kind == "parquet":
+        import pyarrow.parquet
+
+        for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
+            yield f"{path.name}:{number}", row
+        return
+    with _open(path) as stream:
+        try:
+            if kind == "csv":
+                for row in (reader := csv.DictReader(stream)):
+                    yield f"{path.name}:{reader.line_num}", row
+                return
+            for number, line in enumerate(stream, start=1):
+                where = f"{path.name}:{number}"
+                if kind == "text":
+                    if line.strip():
+                        yield where, {"text": line.rstrip("\n")}
+                elif line.strip():
+                    yield where, _parsed(line, where)
+        except UnicodeDecodeError as error:
+            raise BadData(f"{path}: not UTF-8 at byte {error.start}") from error
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        # Handed on in place of the row, so that skipping and counting happen in one place.
+        return BadData(f"{where}: not JSON: {error}")
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    return open(path, encoding="utf-8", newline="")
+
+
+def _hub_rows(name: str) -> Iterator[tuple[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(name, split="train")
+    except Exception as error:
+        raise BadData(f"{name!r} is no file here, and the hub could not give it: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{name}:{number}", row

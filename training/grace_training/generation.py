@@ -1,0 +1,197 @@
+"""The half of the trainer that writes: rollouts, anchors, negatives, and the pooled state of each.
+
+Rollouts go through TRL's own generation (transformers, vLLM colocated or as a server), so weights are in step with the
+policy. The states come from a hook on a pass that runs anyway, wherever there is one.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl import GRPOTrainer
+
+from grace.prompt import Prompter
+from grace.representation import Job
+from grace_training.advantages import flat_groups
+from grace_training.config import GraceConfig
+from grace_training.pooling import GenerationPooler, SpanPooler, forward_pooled, prompt_tail
+from grace_training.rollouts import Batch, Drawn, Row, Written
+
+FLAT_STD = 1e-6  # DAPO's dynamic sampling: below this a group teaches nothing
+
+
+class RolloutTrainer(GRPOTrainer):
+    """Writes and represents; what the rewards are is the subclass's."""
+
+    args: GraceConfig
+    prompter: Prompter
+    _batch: Batch  # of the generation under way
+    _drawn: Drawn
+    _needs_greedy: bool
+    generation_config: Any
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The module whose output is the last layer after the final norm."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        return model.base_model  # type: ignore[no-any-return]
+
+    def represent(self, jobs: list[Job], temperature: float) -> Written:
+        """One rationale for each job, with its pooled state; 0 is greedy."""
+        if not jobs:
+            return Written([], torch.zeros(0, self.prompter.checkpoint.hidden_size, device=self.accelerator.device))
+        with self._sampling_at(temperature):
+            return self._write(jobs, per_prompt=1)[0]
+
+    def pay(self, batch: Batch, drawn: Drawn) -> Tensor:
+        """(B, K) rewards of the batches of all processes."""
+        raise NotImplementedError
+
+    def _write(self, jobs: list[Job], *, per_prompt: int) -> tuple[Written, list[list[float]] | None]:
+        with self._listening(jobs) as pooler:
+            ids = [list(job.prompt_ids) for job in jobs]
+            token_ids, logprobs = self._generate_single_turn(ids, None, {}, per_prompt)
+        return Written(token_ids, self._states_of(jobs, token_ids, pooler)), logprobs
+
+    def _states_of(self, jobs: list[Job], token_ids: list[list[int]], pooler: GenerationPooler | None) -> Tensor:
+        if pooler is not None:
+            return pooler.states([len(ids) for ids in token_ids])
+        return forward_pooled(
+            self.backbone,
+            [(*job.prompt_ids, *ids[:-1]) for job, ids in zip(jobs, token_ids, strict=True)],
+            [self._tail(job) + len(ids) - 1 for job, ids in zip(jobs, token_ids, strict=True)],
+            self.args.pooling,
+            batch_size=self.args.per_device_train_batch_size,
+            device=self.accelerator.device,
+        )
+
+    def _tail(self, job: Job) -> int:
+        return prompt_tail(job, self.args.pooling)
+
+    def _listening(self, jobs: list[Job]) -> AbstractContextManager[GenerationPooler | None]:
+        """A pooler that listens to `generate`, or None where generation is not transformers' own."""
+        if self.args.use_vllm or self.args.use_transformers_continuous_batching:
+            return nullcontext(None)
+        tails = [self._tail(job) for job in jobs]
+        return GenerationPooler(self.backbone, tails, self.prompter.stop_ids, self.args.pooling)
+
+    @contextmanager
+    def _sampling_at(self, temperature: float) -> Iterator[None]:
+        if self.use_vllm:
+            before, self.vllm_generation.temperature = self.vllm_generation.temperature, temperature
+            try:
+                yield
+            finally:
+                self.vllm_generation.temperature = before
+            return
+        config = self.generation_config
+        self.generation_config = copy.deepcopy(config)
+        self.generation_config.do_sample = temperature > 0
+        self.generation_config.temperature = temperature if temperature > 0 else 1.0
+        try:
+            yield
+        finally:
+            self.generation_config = config
+
+    # TRL's seams
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [list(job.prompt_ids) for job in self._batch.rollout_jobs], None, {}
+
+    def _generate(self, prompts: list[str]) -> Any:
+        jobs = self._batch.rollout_jobs
+        in_generation = self.args.pool_in == "generation"
+        with self._listening(jobs) if in_generation else nullcontext(None) as pooler:
+            result = super()._generate(prompts)
+        token_ids: list[list[int]] = result[1]
+        late = self.args.pool_in == "logprob"  # TRL's own pass follows, see below
+        rollouts = Written(token_ids, None if late else self._states_of(jobs, token_ids, pooler))
+        self._drawn = self._completed(self._batch, rollouts)
+        for attempt in range(self.args.dynamic_sampling_tries or 0):
+            if not self._replace_flat_groups(attempt, prompts, result):
+                break
+        return result
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        def run() -> Any:
+            return super(RolloutTrainer, self)._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+
+        # Only the first pass without gradient after a generation, which is the policy's own; a reference comes later.
+        if torch.is_grad_enabled() or self._drawn.rollouts.states is not None:
+            return run()
+        P = input_ids.shape[1] - logits_to_keep
+        starts, ends = self._spans(P, attention_mask.device)
+        with SpanPooler(self.backbone, starts, ends, self.args.pooling) as pooler:
+            result = run()
+        self._drawn = self._drawn._replace(rollouts=self._drawn.rollouts._replace(states=pooler.states()))
+        return result
+
+    def _spans(self, P: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(B*K,), (B*K,) where the pooled states of each rollout begin and end, prompts padded on the left to P."""
+        tails = torch.tensor([self._tail(job) for job in self._batch.rollout_jobs], device=device)
+        written = torch.tensor([len(ids) for ids in self._drawn.rollouts.token_ids], device=device)
+        return P - tails, P + written - 1
+
+    # What one generation is made of
+
+    def _completed(self, batch: Batch, rollouts: Written) -> Drawn:
+        """Queries and negatives in one call: one batch, one tail of stragglers. Then the greedy rollouts, if any."""
+        both = self.represent([*batch.anchor_jobs, *batch.negative_jobs], self.args.anchor_temperature)
+        assert both.states is not None
+        B = len(batch.rows)
+        return Drawn(
+            rollouts=rollouts,
+            anchors=Written(both.token_ids[:B], both.states[:B]),
+            negatives=Written(both.token_ids[B:], both.states[B:]),
+            greedy=self.represent(batch.jobs, 0.0) if self._needs_greedy else None,
+        )
+
+    def _build(self, rows: list[Row]) -> Batch:
+        return Batch.build(
+            rows,
+            self.num_generations,
+            self.prompter,
+            max_tokens=self.max_completion_length,
+            num_negatives=self.args.num_negatives,
+        )
+
+    def _replace_flat_groups(self, attempt: int, prompts: list[str], result: Any) -> bool:
+        """DAPO's dynamic sampling: put fresh examples where all rollouts were paid alike. False when none were."""
+        batch, K = self._batch, self._batch.K
+        flat = flat_groups(self.pay(batch, self._drawn), least_std=FLAT_STD)
+        if not flat.any():
+            return False
+        here = flat.view(self.accelerator.num_processes, -1)
+        count = int(here.sum(dim=1).max())  # the same on every process: a vLLM server takes equal shares
+        at = here[self.accelerator.process_index].nonzero().flatten().tolist()
+        # Seeded by the step, so that a resumed run draws the same.
+        seed = (self.args.seed, self.state.global_step, self.accelerator.process_index, attempt)
+        picks = random.Random(repr(seed)).choices(range(len(self.train_dataset)), k=count)
+        fresh = self._build([self.train_dataset[n] for n in picks])
+        rollouts, logprobs = self._write(fresh.rollout_jobs, per_prompt=K)
+        drawn = self._completed(fresh, rollouts)
+        self._batch = batch.spliced(fresh, at)
+        self._drawn = self._drawn.spliced(drawn, at, len(batch.rows))
+        prompt_ids, token_ids, _, completions, sampled_logprobs, *_ = result
+        for n, group in enumerate(at):
+            for k in range(K):
+                into, source = group * K + k, n * K + k
+                prompts[into] = fresh.rows[n]["prompt"]
+                prompt_ids[into] = list(fresh.jobs[n].prompt_ids)
+                token_ids[into] = rollouts.token_ids[source]
+                completions[into] = self.processing_class.decode(rollouts.token_ids[source], skip_special_tokens=True)
+                if sampled_logprobs is not None and logprobs is not None:
+                    sampled_logprobs[into] = logprobs[source]
+        self._metrics["train"]["grace/groups_replaced"].append(float(flat.sum()))
+        return True

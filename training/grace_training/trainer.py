@@ -1,0 +1,265 @@
+"""GraceTrainer: TRL's GRPO with rewards read off the policy's own hidden states.
+
+What differs from `trl.GRPOTrainer`, in the order of a step: prompts are jobs of `grace.prompt`; query and negatives get
+one rollout of their own; states are pooled by a hook in a pass that runs anyway (both in `generation.py`); rewards are
+computed over the batches of all processes; advantages are the chosen algorithm's. The rest is TRL's. The methods
+overridden are private ones of TRL's: tests/training/test_seams.py says when they move.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grace.prompt import Prompter
+from grace_training import advantages, checkpoints
+from grace_training.config import GraceConfig
+from grace_training.errors import BadRecipe, NonFiniteReward
+from grace_training.generation import RolloutTrainer
+from grace_training.metrics import reward_metrics
+from grace_training.pooling import SpanPooler
+from grace_training.rewards import RewardParts, States, infonce, score, unit, with_lengths
+from grace_training.rollouts import Batch, Drawn, Row, Written, cut_off, one_per_group
+from grace_training.sampler import EpochRepeatSampler
+
+
+def grace(**_: object) -> list[float]:
+    """TRL's place for a reward function; ours needs states and is computed in `pay`."""
+    raise AssertionError("unreachable: GraceTrainer computes its rewards itself")
+
+
+class GraceTrainer(RolloutTrainer):
+    """Trains a policy whose rationales make its embeddings better."""
+
+    _name = "GRACE"
+    beta: float
+    _parts: RewardParts  # of the last batch paid
+    _cut_off: Tensor  # (B, K) bool
+    _tag_names = ("grace", "sentence-similarity")
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: GraceConfig,
+        prompter: Prompter,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        *,
+        callbacks: list[Any] | None = None,
+        peft_config: Any = None,
+    ) -> None:
+        if args.max_completion_length > prompter.max_rationale_tokens:
+            raise BadRecipe(
+                f"max_completion_length {args.max_completion_length} is more than the {prompter.max_rationale_tokens} "
+                f"tokens that the context leaves beside {prompter.max_input_tokens} tokens of text"
+            )
+        if args.kl_coefficient:
+            args = copy.copy(args)
+            args.beta = args.kl_coefficient  # makes TRL keep a reference; its loss term is left out below
+        self.prompter = prompter
+        self.settings = args.reward_settings()
+        self._needs_greedy = args.algorithm == "remax" and not self.settings.zero_greedy_baseline
+        super().__init__(
+            model=model,
+            reward_funcs=[grace],
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=prompter.tokenizer,
+            callbacks=callbacks,
+            peft_config=peft_config,
+        )
+        if set(self.eos_token_ids) != set(prompter.stop_ids):
+            raise BadRecipe(
+                f"the model stops at {sorted(self.eos_token_ids)}, serving at {sorted(prompter.stop_ids)}: "
+                "generation_config.json and tokenizer disagree"
+            )
+        self._drawn = Drawn(Written([], None), Written([], None), Written([], None), None)
+        self._paid = torch.empty(0)  # (B, K) of all processes
+        self._greedy_paid: Tensor | None = None  # (B,)
+        self._states: States | None = None
+
+    def _send_telemetry(self) -> None:
+        if self.args.telemetry:
+            super()._send_telemetry()
+
+    def create_model_card(self, *_: object, **__: object) -> None:
+        """Nothing: `grace_training.export` writes the card, once, with what there is to say."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return EpochRepeatSampler.of(super()._get_train_sampler(dataset))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        config = self.prompter.checkpoint.config
+        with checkpoints.whole_or_nothing(folder, config, main=self.args.should_save):
+            super()._save_checkpoint(model, trial)
+
+    # Rewards
+
+    def pay(self, batch: Batch, drawn: Drawn) -> Tensor:
+        """(B, K) rewards of the batches of all processes, and what they came from left in `_states` and `_parts`.
+
+        Raises:
+            NonFiniteReward: before it could reach the weights.
+        """
+        gather, limit = self.accelerator.gather, self.max_completion_length
+        rollouts, anchors, negatives = drawn.rollouts, drawn.anchors, drawn.negatives
+        assert rollouts.states is not None
+        assert anchors.states is not None
+        assert negatives.states is not None
+        states = batch.states(anchors.states, rollouts.states, negatives.states, gather)
+        if not self.settings.skip_duplicates and not self.args.symmetric:
+            states = states._replace(
+                competes=~torch.eye(len(states.anchors), dtype=torch.bool, device=states.anchors.device)
+            )
+        self._states, self._parts = states, score(states, self.settings)
+        lengths, cut = self._lengths(rollouts.token_ids)
+        self._cut_off = gather(cut).view(-1, batch.K)
+        self._greedy_paid = self._pay_greedy(batch, drawn)
+        paid = with_lengths(
+            self._parts.total,
+            gather(lengths).view(-1, batch.K),
+            self._cut_off,
+            self.settings,
+            limit=limit,
+            baseline=self._greedy_paid,
+            batch_baseline=self.args.algorithm == "reinforce++",
+        )
+        if not paid.isfinite().all():
+            bad = sorted({row["example"] for row in batch.rows})
+            raise NonFiniteReward(
+                f"step {self.state.global_step}: a reward is NaN or infinite, and so are the states; examples {bad} "
+                "were in the batch. Nothing was learned from it. A lower learning rate or float32 may help"
+            )
+        self._paid = paid
+        return paid
+
+    def _pay_greedy(self, batch: Batch, drawn: Drawn) -> Tensor | None:
+        if drawn.greedy is None:
+            return None
+        assert drawn.greedy.states is not None
+        assert self._states is not None
+        gather = self.accelerator.gather
+        lengths, cut = self._lengths(drawn.greedy.token_ids)
+        total = score(self._states, self.settings, candidates=gather(drawn.greedy.states)[:, None]).total
+        # A baseline is only compared with: `floor` lowers rollouts against it, never the baseline itself.
+        floor = self.settings.length_rule == "floor"
+        settings = replace(self.settings, length_rule="none") if floor else self.settings
+        return with_lengths(
+            total,
+            gather(lengths)[:, None],
+            gather(cut)[:, None],
+            settings,
+            limit=self.max_completion_length,
+        )[:, 0]
+
+    def _lengths(self, token_ids: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """(N,) tokens written, (N,) bool cut off at the limit."""
+        # The released code knows the tokenizer's end token alone, so a text ended by another stop id counts as cut.
+        stops = (self.prompter.tokenizer.eos_token_id,) if self.args.preset == "official" else self.prompter.stop_ids
+        device, limit = self.accelerator.device, self.max_completion_length
+        return (
+            torch.tensor([float(len(ids)) for ids in token_ids], device=device),
+            torch.tensor([cut_off(ids, limit, stops) for ids in token_ids], device=device),
+        )
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        paid = self.pay(self._batch, self._drawn)
+        assert self._states is not None
+        for name, value in reward_metrics(self._states, self._parts, paid, self._cut_off).items():
+            self._log_metric(name, value)
+        for name in ("contrastive", "consistency", "hard"):
+            self._log_completion_extra(name, self._local(getattr(self._parts, name)).flatten().tolist())
+        return paid.reshape(-1, 1)
+
+    def _local(self, values: Tensor) -> Tensor:
+        """The part of this process, of what belongs to all examples."""
+        return values.view(self.accelerator.num_processes, -1, *values.shape[1:])[self.accelerator.process_index]
+
+    # Advantages and loss
+
+    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
+        self._batch = self._build(one_per_group(inputs, self.num_generations))
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        mask = output["completion_mask"]
+        output["advantages"] = self._advantages(output)
+        shown = self._logs["advantages"]
+        for _ in range(min(len(shown), self._paid.numel())):
+            shown.pop()  # TRL's own, which are not used
+        gathered = self.accelerator.gather(output["advantages"].float().reshape(len(mask), -1)[:, 0])
+        shown.extend(gathered.tolist())
+        if self.args.overlong_filter:
+            output["completion_mask"] = mask * (~self._local(self._cut_off).reshape(-1, 1)).to(mask.dtype)
+            output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
+        if self.args.joint_weight:
+            B = len(self._batch.rows)
+            starts, ends = self._spans(output["prompt_ids"].shape[1], mask.device)
+            first = self.accelerator.process_index * B
+            examples = torch.arange(first, first + B, device=mask.device).repeat_interleave(self._batch.K)
+            output.update(pool_start=starts, pool_end=ends, example=examples)
+        return output
+
+    def _advantages(self, output: dict[str, Any]) -> Tensor:
+        """(N,) of this process's rollouts, or (N, T) with a penalty per token."""
+        paid = self._paid
+        match self.args.algorithm:
+            case "grpo":
+                advantage = advantages.grpo(paid, scale=self.args.scale_advantage)
+            case "dapo":
+                advantage = advantages.dapo(paid)
+            case "remax":
+                zero = torch.zeros(len(paid), device=paid.device)
+                advantage = advantages.remax(paid, zero if self._greedy_paid is None else self._greedy_paid)
+            case "reinforce++" if self.args.kl_coefficient:
+                return self._token_advantages(output)
+            case "reinforce++":
+                advantage = advantages.reinforce_pp(paid, advantages.moments(paid, torch.ones_like(paid)))
+        return self._local(advantage).flatten()
+
+    def _token_advantages(self, output: dict[str, Any]) -> Tensor:
+        old, mask = output.get("old_per_token_logps"), output["completion_mask"]
+        if old is None:
+            ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+            attention = torch.cat([output["prompt_mask"], mask], dim=1)
+            with torch.no_grad():
+                old, _, _ = self._get_per_token_logps_and_entropies(
+                    self.model, ids, attention, mask.shape[1], batch_size=self.args.per_device_train_batch_size
+                )
+        kl = (old - output["ref_per_token_logps"]) * mask
+        values = advantages.returns(self._local(self._paid).flatten(), kl, mask, self.args.kl_coefficient)
+        total = self.accelerator.reduce(advantages.moments(values, mask), reduction="sum")
+        return torch.as_tensor(advantages.reinforce_pp(values, total) * mask)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        beta: float = self.beta
+        if self.args.kl_coefficient:
+            self.beta = 0.0  # the penalty is in the advantage already
+        try:
+            if not self.args.joint_weight:
+                return super()._compute_loss(model, inputs)  # type: ignore[no-any-return]
+            spans = inputs["pool_start"], inputs["pool_end"]
+            with SpanPooler(self.backbone, *spans, self.args.pooling) as pooler:
+                loss = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = beta
+        joint = self._joint_loss(pooler.states(), inputs["example"])
+        self._metrics["train"]["grace/joint_loss"].append(self.accelerator.gather(joint.detach()).mean().item())
+        return loss + self.args.joint_weight * joint / self.current_gradient_accumulation_steps  # type: ignore[no-any-return]
+
+    def _joint_loss(self, pooled: Tensor, examples: Tensor) -> Tensor:
+        """InfoNCE of pooled (N, H), with gradient, against its anchor, negatives and all others' anchors, without."""
+        assert self._states is not None
+        s = self._states
+        anchors = unit(s.anchors)
+        rivals = torch.cat([unit(s.negatives)[examples], anchors.expand(len(pooled), -1, -1)], dim=1)
+        rivalry = torch.cat([s.negative_mask[examples], s.competes[examples]], dim=1)
+        candidates = unit(pooled)[:, None]
+        nobody = torch.zeros(len(pooled), len(pooled), dtype=torch.bool, device=pooled.device)
+        log_p = infonce(anchors[examples], candidates, candidates, rivals, rivalry, nobody, self.settings.temperature)
+        return -log_p.mean()
