@@ -1,0 +1,1 @@
+"""Search: collections of documents that are never lost, over a vector index that can always be rebuilt."""

@@ -1,0 +1,187 @@
+"""All collections of a data folder: names, aliases, the lock. Synchronous.
+
+    <data>/indexes/.lock                 held by the one process that has them open
+    <data>/indexes/<id>/documents.sqlite the truth of a collection, with its name and its aliases
+    <data>/indexes/<id>/checkpoints/     derived, may be deleted at any time
+    <data>/indexes/{new,trash}-<id>/     half created or half deleted: removed at the next start
+
+A folder per collection: a snapshot is one file, deleting is one rename, damage and writes stay apart. Names are never
+part of a path, so none can lead out of the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from grace_server.index.collection import Collection
+from grace_server.index.durable import sync_folder
+from grace_server.index.edges import Edges
+from grace_server.index.errors import Conflict, IndexNotFound, InvalidValue, StoreLocked
+from grace_server.index.settings import CollectionSettings
+
+FOLDER = "indexes"
+NEW, TRASH = "new-", "trash-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Catalog:
+    """The collections of one data folder, opened by one process at a time.
+
+    Raises:
+        StoreLocked: another process has the folder.
+        StoreDamaged: the database of a collection cannot be read.
+    """
+
+    def __init__(self, data_dir: Path, edges: Edges) -> None:
+        self.folder = data_dir / FOLDER
+        self.edges = edges
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / ".lock")
+        owner = self.folder / ".owner"
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            pid = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
+            raise StoreLocked(
+                f"{data_dir} is in use by process {pid}: one process writes an index at a time. Stop that one, or ask "
+                "it over HTTP"
+            ) from error
+        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        self._changing = threading.RLock()
+        self._collections: dict[str, Collection] = {}  # by id of the folder
+        try:
+            self._open_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Collection]:
+        return iter(sorted(self._collections.values(), key=lambda collection: collection.name))
+
+    def get(self, name: str) -> Collection:
+        """The collection of a name or an alias.
+
+        Raises:
+            IndexNotFound: there is none.
+        """
+        if (found := self._find(name)) is None:
+            raise IndexNotFound(f"there is no index {name[:80]!r}", param="index")
+        return found
+
+    def create(
+        self, name: str, settings: CollectionSettings, *, dimensions: int, fingerprint: str | None
+    ) -> Collection:
+        """A new, empty collection.
+
+        Raises:
+            InvalidValue: not a name.
+            Conflict: the name is taken.
+        """
+        check_name(name)
+        with self._changing:
+            if self._find(name) is not None:
+                raise Conflict(f"there is an index or an alias {name!r} already", param="index")
+            token = self.edges.new_id()
+            half = self.folder / f"{NEW}{token}"
+            Collection.create(
+                half, name=name, settings=settings, dimensions=dimensions, fingerprint=fingerprint, edges=self.edges
+            )
+            return self.adopt(half)
+
+    def adopt(self, half: Path) -> Collection:
+        """Give a complete folder named `new-<id>` its place, and open it."""
+        with self._changing:
+            sync_folder(half)
+            folder = half.rename(self.folder / half.name.removeprefix(NEW))
+            sync_folder(self.folder)
+            collection = Collection.open(folder, self.edges)
+            self._collections[folder.name] = collection
+            return collection
+
+    def delete(self, name: str) -> Collection:
+        """Delete a collection with all its documents. An alias is refused: deleting through one would surprise."""
+        with self._changing:
+            collection = self.get(name)
+            if collection.name != name:
+                raise Conflict(
+                    f"{name!r} is an alias of {collection.name!r}: delete the index by its own name", param="index"
+                )
+            collection.close()
+            trash = collection.folder.rename(self.folder / f"{TRASH}{collection.folder.name}")
+            sync_folder(self.folder)
+            del self._collections[collection.folder.name]
+            shutil.rmtree(trash, ignore_errors=True)
+            return collection
+
+    def set_alias(self, alias: str, target: str) -> Collection:
+        """Let an alias name a collection from now on, whatever it named before.
+
+        Raises:
+            Conflict: it is the name of a collection.
+        """
+        check_name(alias)
+        with self._changing:
+            collection = self.get(target)
+            if any(c.name == alias for c in self):
+                raise Conflict(f"{alias!r} is the name of an index", param="alias")
+            claims = [stamp for c in self for stamp in c.aliases().values()]
+            # First the new claim, then the old one goes: in between both stand, and the higher stamp wins.
+            collection.set_alias(alias, max(claims, default=0) + 1)
+            for other in self:
+                if other is not collection and alias in other.aliases():
+                    other.set_alias(alias, None)
+            return collection
+
+    def remove_alias(self, alias: str) -> None:
+        """Give an alias up; one that is not there is passed over."""
+        with self._changing:
+            for collection in self:
+                if alias in collection.aliases():
+                    collection.set_alias(alias, None)
+
+    def close(self) -> None:
+        """Close every collection, then let the folder go. A second call does nothing."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            for collection in self._collections.values():
+                stack.callback(collection.close)
+        self._collections.clear()
+
+    def _open_all(self) -> None:
+        for folder in sorted(self.folder.iterdir()):
+            if not folder.is_dir():
+                continue
+            if folder.name.startswith((NEW, TRASH)):
+                shutil.rmtree(folder)
+                continue
+            self._collections[folder.name] = Collection.open(folder, self.edges)
+
+    def _find(self, name: str) -> Collection | None:
+        claims: list[tuple[int, Collection]] = []
+        for collection in list(self._collections.values()):
+            if collection.name == name:
+                return collection
+            if (stamp := collection.aliases().get(name)) is not None:
+                claims.append((stamp, collection))
+        return max(claims, key=lambda claim: claim[0])[1] if claims else None
+
+
+def check_name(name: str) -> str:
+    """A collection's name: 1..64 letters, digits, `_`, `.`, `-`, beginning with a letter or digit.
+
+    Raises:
+        InvalidValue: it is not.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            "a name has 1..64 letters, digits, '_', '.', '-', and begins with a letter or digit", param="name"
+        )
+    return name

@@ -1,0 +1,323 @@
+"""One collection: SQLite as the truth, a vector index derived from it. Synchronous, safe from any thread.
+
+A write is committed, applied to the index and then acknowledged; if applying fails, the index is read anew from SQLite.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grace_server.index import jobs, reading, writing
+from grace_server.index.checkpoint import Checkpoints, Identity
+from grace_server.index.document import Document, StoredSums, check_documents
+from grace_server.index.edges import Edges
+from grace_server.index.faiss_index import FaissIndex, Work
+from grace_server.index.faults import FaultPoint
+from grace_server.index.filters import Clause
+from grace_server.index.lexical import search_words
+from grace_server.index.manifest import Manifest
+from grace_server.index.settings import CollectionSettings
+from grace_server.index.store import Connection, Store
+from grace_server.index.vector_index import Neighbours
+from grace_server.index.vectors import Floats, Labels
+from grace_server.index.writing import Change, Embedded
+
+DATABASE = "documents.sqlite"
+CHECKPOINTS = "checkpoints"
+FILTERS_CACHED = 16
+RATIONALE_WEIGHT = 0.5  # of a word in the rationale, where one in the text counts 1; measured in docs/search.md
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What there is to know about a collection."""
+
+    name: str
+    id: str
+    aliases: tuple[str, ...]
+    settings: CollectionSettings
+    dimensions: int
+    fingerprint: str | None
+    created_at: float  # seconds since 1970
+    counts: reading.Counts
+    index_kind: str  # what answers now: "flat", "hnsw" or "ivf"
+    index_tombstones: int  # rows in memory that are no longer searchable
+    bytes: int  # on disk, all files
+    checkpoint_age_s: float | None  # None: there is none, as for a flat index
+    doubts: tuple[str, ...]  # checkpoints that were not believed at the last start, and failures in the background
+
+
+class Collection:
+    """Open one with `create` or `open`; whoever opens closes."""
+
+    def __init__(self, folder: Path, store: Store, edges: Edges) -> None:
+        self.folder = folder
+        self.store = store
+        self._edges = edges
+        values = store.read(reading.settings)
+        self.id, self.name = values["id"], values["name"]
+        self.created_at = float(values["created_at"])
+        self.settings = CollectionSettings.from_json(values["settings"])
+        self.dimensions = int(values["dimensions"])
+        self.fingerprint = values.get("fingerprint")
+
+        self.identity = Identity(self.id, self.dimensions, self.fingerprint, self.settings)
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS, clock=edges.clock, faults=edges.faults)
+        self.doubts: list[str] = []
+        self._manifest: Manifest | None = None
+        self._stale = threading.Event()
+        self._stopping = threading.Event()
+        self._filters: OrderedDict[tuple[Clause, int], Labels] = OrderedDict()
+        self._filters_lock = threading.Lock()
+        self.index = self._loaded()
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        settings: CollectionSettings,
+        dimensions: int,
+        fingerprint: str | None,  # None: takes ready vectors of any one model
+        edges: Edges,
+    ) -> None:
+        """Write the database of a new, empty collection."""
+        folder.mkdir(parents=True)
+        store = Store(folder / DATABASE, clock=edges.clock, synchronous=settings.durability, faults=edges.faults)
+        values = {
+            "id": edges.new_id(),
+            "name": name,
+            "settings": settings.to_json(),
+            "created_at": repr(edges.clock()),
+            "dimensions": str(dimensions),
+        }
+        if fingerprint is not None:
+            values["fingerprint"] = fingerprint
+        store.write(lambda c: c.executemany("INSERT INTO setting VALUES (?, ?)", values.items()) and None)
+        store.close()
+
+    @classmethod
+    def open(cls, folder: Path, edges: Edges) -> Collection:
+        """Open a collection and its index: from a checkpoint that can be believed, or from the stored vectors.
+
+        Raises:
+            StoreDamaged: the database cannot be read.
+        """
+        store = Store(folder / DATABASE, clock=edges.clock, faults=edges.faults, max_pages=edges.max_pages)
+        try:
+            return cls(folder, store, edges)
+        except BaseException:
+            store.close()
+            raise
+
+    def upsert(self, documents: Sequence[Mapping[str, Any]]) -> tuple[str, Change]:
+        """Write documents; returns the id of the job that embeds those without a vector. Durable when it returns.
+
+        Raises:
+            InvalidValue, TooLarge: naming the document and the field; nothing was written.
+            StoreFull: nothing was written.
+        """
+        ready = check_documents(documents, dimensions=self.dimensions, normalize=self.settings.metric == "cosine")
+        job, now = f"job-{self._edges.new_id()}", self._edges.clock()
+        change = self._write(lambda c: writing.upsert(c, ready, job=job, fingerprint=self.fingerprint, now=now))
+        return job, change
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents; how many there were. Deleting twice is no error."""
+        return self._write(lambda c: writing.delete(c, ids, now=self._edges.clock())).documents
+
+    def delete_matching(self, clause: Clause) -> int:
+        """Delete all documents that a filter lets through; how many there were."""
+        return self._write(lambda c: writing.delete_matching(c, clause, now=self._edges.clock())).documents
+
+    def embedded(self, outcomes: Sequence[Embedded], *, fingerprint: str) -> Change:
+        """Store what a model made of pending documents."""
+        return self._write(lambda c: writing.embed(c, outcomes, fingerprint=fingerprint, now=self._edges.clock()))
+
+    def failed(self, label: int, reason: str) -> None:
+        """Record that a pending document cannot be embedded."""
+        self.store.write(lambda c: writing.fail(c, label, reason, now=self._edges.clock()))
+
+    def pending(self, *, limit: int, skip: Sequence[int] = ()) -> list[reading.Pending]:
+        """Documents that wait for their vectors, oldest first."""
+        return self.store.read(lambda c: reading.pending(c, limit=limit, skip=skip))
+
+    def get(self, document: str) -> Document | None:
+        """One document, in whichever state."""
+        return self.store.read(lambda c: reading.by_id(c, document))
+
+    def documents(self, labels: Labels) -> dict[int, Document]:
+        """Those of the labels that are still there."""
+        return self.store.read(lambda c: reading.by_label(c, labels))
+
+    def page(
+        self, *, after: str = "", limit: int = 100, clause: Clause | None = None, state: str | None = None
+    ) -> list[Document]:
+        """Documents in the order of their ids."""
+        return self.store.read(lambda c: reading.page(c, after=after, limit=limit, clause=clause, state=state))
+
+    def sums(self, label: int) -> StoredSums | None:
+        """What explanations of a document are computed from."""
+        return self.store.read(lambda c: reading.sums(c, label))
+
+    def job(self, job: str) -> jobs.IndexJob | None:
+        """A job's progress, or None."""
+        return self.store.read(lambda c: jobs.find_job(c, job))
+
+    def cancel(self, job: str) -> None:
+        """Stop a job; what is not embedded stays, as `cancelled`."""
+        self.store.write(lambda c: jobs.cancel(c, job, now=self._edges.clock()))
+
+    def dense(self, queries: Floats, k: int, clause: Clause | None = None) -> list[Neighbours]:
+        """The k nearest documents of each of (Q, H) queries."""
+        if self._stale.is_set():
+            self.reload()
+        return self.index.search(queries, k, allowed=None if clause is None else self._allowed(clause))
+
+    def lexical(self, query: str, k: int, clause: Clause | None = None) -> Neighbours:
+        """The k best documents by BM25 over text and rationale."""
+        return self.store.read(lambda c: search_words(c, query, k=k, clause=clause, rationale_weight=RATIONALE_WEIGHT))
+
+    def describe(self) -> Description:
+        """Sizes, states, settings."""
+        manifest = self._manifest
+        index = self.index
+        return Description(
+            name=self.name,
+            id=self.id,
+            aliases=tuple(sorted(self.aliases())),
+            settings=self.settings,
+            dimensions=self.dimensions,
+            fingerprint=self.fingerprint,
+            created_at=self.created_at,
+            counts=self.store.read(reading.counts),
+            index_kind="flat" if index.base is None else ("ivf" if self.settings.kind == "ivf" else "hnsw"),
+            index_tombstones=index.tombstones,
+            bytes=sum(f.stat().st_size for f in self.folder.glob("documents.sqlite*")) + self.checkpoints.bytes,
+            checkpoint_age_s=None if manifest is None else max(0.0, self._edges.clock() - manifest.written_at),
+            doubts=tuple(self.doubts),
+        )
+
+    def aliases(self) -> dict[str, int]:
+        """Other names of this collection, with the stamp of when each was given."""
+        return self.store.read(lambda c: dict(c.execute("SELECT name, stamp FROM alias")))
+
+    def set_alias(self, name: str, stamp: int | None) -> None:
+        """Take a name, or give it up if `stamp` is None."""
+
+        def change(connection: Connection) -> None:
+            connection.execute("DELETE FROM alias WHERE name = ?", (name,))
+            if stamp is not None:
+                connection.execute("INSERT INTO alias VALUES (?, ?)", (name, stamp))
+
+        self.store.write(change)
+
+    def maintain(self, work: Work | None = None) -> Work | None:
+        """Do what is due for the vector index (or `work`), then write a checkpoint. Searches and writes go on.
+
+        Raises:
+            Stopped: the collection is being closed.
+            OSError: the checkpoint could not be written; the index itself is up to date.
+        """
+        work = work or self.index.due()
+        if work is None:
+            return None
+        seq = self.store.read(reading.last_seq)
+        self.index.maintain(work, self._chunks, stop=self._stopping.is_set, exclusively=self._exclusively)
+        if (base := self.index.base) is None:
+            self.checkpoints.forget()
+            self._manifest = None
+        else:
+            self._manifest = self.checkpoints.save(base, self.identity, covers_seq=seq)
+        return work
+
+    def compact(self) -> None:
+        """Rebuild the index without its dead rows, drop the tombstones, give space back to the disk."""
+        if self.index.base is not None:
+            self.maintain("rebuild")
+        self.store.write(writing.bury)
+        self.store.vacuum()
+
+    def reload(self) -> None:
+        """Throw the index away and read it again from SQLite."""
+
+        def swap() -> None:
+            self.index = self._loaded()
+            self._stale.clear()
+
+        self._exclusively(swap)
+
+    def close(self) -> None:
+        """Finish writes under way, stop a build under way, let go of everything."""
+        self._stopping.set()
+        self.store.close()
+        self.index.close()
+
+    def _write(self, work: Callable[[Connection], Change]) -> Change:
+        return self.store.write(work, self._apply)
+
+    def _apply(self, change: Change) -> None:
+        """Bring the index up to a commit. Runs on the writer thread, so in the order of commits."""
+        try:
+            self.index.remove(change.removed)
+            if change.vectors is not None:
+                self.index.add(change.added, change.vectors)
+        except BaseException:
+            self._stale.set()  # the truth has it: read the index anew before the next search
+            raise
+
+    def _exclusively(self, act: Callable[[], None]) -> None:
+        def then(_: None) -> None:
+            self._edges.faults(FaultPoint.INDEX_SWAP)
+            act()
+
+        self.store.write(lambda _: None, then)
+
+    def _loaded(self) -> FaissIndex:
+        with self.store.reading() as connection:
+            live = reading.searchable(connection)
+            base, self._manifest, doubts = self.checkpoints.load(self.identity, last_seq=reading.last_seq(connection))
+            self.doubts = doubts
+            index = FaissIndex(self.dimensions, self.settings, self._fetch, base=base)
+            if base is None:
+                index.load(live, lambda: reading.all_vectors(connection, dimensions=self.dimensions))
+            else:
+                missing = np.setdiff1d(live, base.labels, assume_unique=True)
+                index.load(live, lambda: [reading.vectors(connection, missing, dimensions=self.dimensions)])
+        return index
+
+    def _fetch(self, labels: Labels) -> tuple[Labels, Floats]:
+        return self.store.read(lambda c: reading.vectors(c, labels, dimensions=self.dimensions))
+
+    def _chunks(self) -> Iterable[tuple[Labels, Floats]]:
+        with self.store.reading() as connection:
+            yield from reading.all_vectors(connection, dimensions=self.dimensions)
+
+    def _allowed(self, clause: Clause) -> Labels:
+        """Labels that a filter lets through, remembered until the next change."""
+        with self.store.reading() as connection:
+            key = (clause, reading.last_seq(connection))
+            with self._filters_lock:
+                if (cached := self._filters.get(key)) is not None:
+                    self._filters.move_to_end(key)
+                    return cached
+            labels = reading.searchable(connection, clause)
+        with self._filters_lock:
+            self._filters[key] = labels
+            while len(self._filters) > FILTERS_CACHED:
+                self._filters.popitem(last=False)
+        return labels
+
+
+def with_defaults(settings: CollectionSettings, *, hidden_size: int) -> tuple[CollectionSettings, int]:
+    """Settings as they are kept, and how many dimensions vectors have under them."""
+    dimensions = hidden_size if settings.dimensions is None else min(settings.dimensions, hidden_size)
+    return replace(settings, dimensions=None if dimensions == hidden_size else dimensions), dimensions

@@ -1,0 +1,25 @@
+"""Where the index touches the world: time, chance and failure. Injected, so that tests decide them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from grace_server.index.faults import Faults, no_faults
+
+
+def random_id() -> str:
+    """32 hex digits nobody has used."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The defaults are the real ones."""
+
+    clock: Callable[[], float] = time.time  # seconds since 1970
+    new_id: Callable[[], str] = random_id
+    faults: Faults = no_faults
+    max_pages: int | None = None  # quota of a database, in pages of 8 KiB

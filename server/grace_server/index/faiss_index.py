@@ -1,0 +1,229 @@
+"""Dense search on this machine: a fixed `Base` for the many, a `Matrix` for what came since, a mask for the dead.
+
+    flat (small)        everything is in the matrix, every answer exact
+    built (large)       base + matrix, merged and rebuilt by `maintain` in the background
+
+Searches read one `_State` and take no lock. Writers make the next state under a lock and swap the pointer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from grace_server.index import approximate
+from grace_server.index.approximate import Base
+from grace_server.index.matrix import Mask, Matrix, nearest
+from grace_server.index.settings import CollectionSettings
+from grace_server.index.vector_index import Neighbours
+from grace_server.index.vectors import Floats, Labels
+
+Work = Literal["build", "merge", "rebuild", "flatten"]
+Fetch = Callable[[Labels], tuple[Labels, Floats]]  # (N,) labels -> those still stored, and their vectors
+Chunks = Callable[[], Iterable[tuple[Labels, Floats]]]
+Exclusively = Callable[[Callable[[], None]], None]  # runs it while no write is between its commit and this index
+
+MERGE_ROWS, MERGE_SHARE = 1_000, 0.02  # rows waiting in the matrix before they are merged: whichever is larger
+DEAD_SHARE = 0.2  # of the base before it is rebuilt
+SCAN_ROWS, SCAN_SHARE = 20_000, 0.02  # allowed labels up to which they are compared one by one: whichever is larger
+FLATTEN_SHARE = 0.5  # of flat_limit, below which a base is given up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    matrix: Matrix
+    base: Base | None = None
+    alive: Mask | None = None  # (N,) of the base; None while all of it is
+    dead: int = 0
+
+    @property
+    def built(self) -> int:
+        """Living rows of the base."""
+        return 0 if self.base is None else len(self.base) - self.dead
+
+
+class FaissIndex:
+    """`VectorIndex` over FAISS. `fetch` reads stored vectors where the index does not hold them as they are."""
+
+    def __init__(
+        self, dimensions: int, settings: CollectionSettings, fetch: Fetch, *, base: Base | None = None
+    ) -> None:
+        self.dimensions = dimensions
+        self._settings = settings
+        self._fetch = fetch
+        self._writing = threading.Lock()
+        self._maintaining = threading.Lock()
+        self._state = _State(Matrix.empty(dimensions), base)
+
+    def load(self, live: Labels, chunks: Chunks) -> None:
+        """Become the index of exactly the `live` labels: the base's others are dead, the rest comes from `chunks`."""
+        base = self._state.base
+        state = _State(Matrix.empty(self.dimensions, capacity=len(live) if base is None else 0), base)
+        if base is not None:
+            alive = np.zeros(len(base), np.bool_)
+            alive[base.positions(live)] = True
+            state = replace(state, alive=alive, dead=int(len(base) - alive.sum()))
+        for labels, vectors in chunks():
+            state = replace(state, matrix=state.matrix.with_rows(labels, vectors))
+        with self._writing:
+            self._state = state
+
+    def add(self, labels: Labels, vectors: Floats) -> None:
+        """Add labels; found by every search that begins after this returns."""
+        with self._writing:
+            self._state = replace(self._state, matrix=self._state.matrix.with_rows(labels, vectors))
+
+    def remove(self, labels: Labels) -> None:
+        """Forget labels; no search that begins after this returns finds them."""
+        if not len(labels):
+            return
+        with self._writing:
+            self._state = _without(self._state, labels)
+
+    def labels(self) -> Labels:
+        """All living labels, ascending."""
+        state = self._state
+        parts = [state.matrix.labels]
+        if state.base is not None:
+            parts.append(state.base.labels if state.alive is None else state.base.labels[state.alive])
+        return np.sort(np.concatenate(parts))
+
+    def __len__(self) -> int:
+        state = self._state
+        return len(state.matrix) + state.built
+
+    def close(self) -> None:
+        """Let go of the vectors."""
+        with self._writing:
+            self._state = _State(Matrix.empty(self.dimensions))
+
+    @property
+    def base(self) -> Base | None:
+        """The built part, if there is one."""
+        return self._state.base
+
+    @property
+    def tombstones(self) -> int:
+        """Rows that are still in memory though their labels were removed."""
+        return self._state.dead + self._state.matrix.dead
+
+    def search(self, queries: Floats, k: int, *, allowed: Labels | None = None) -> list[Neighbours]:
+        """The k nearest of each query; a filter that lets few through is answered by comparing those, exactly."""
+        state = self._state
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if state.base is None:
+            labels, scores = state.matrix.search(queries, k, allowed=allowed)
+            return [_sorted(labels[i], scores[i], k, exact=True) for i in range(len(queries))]
+        found = self._search_base(state, state.base, queries, k, allowed)
+        if not len(state.matrix):
+            return [_sorted(one.labels, one.scores, k, exact=one.exact) for one in found]
+        labels, scores = state.matrix.search(queries, k, allowed=allowed)
+        return [
+            _sorted(
+                np.concatenate([one.labels, labels[i]]), np.concatenate([one.scores, scores[i]]), k, exact=one.exact
+            )
+            for i, one in enumerate(found)
+        ]
+
+    def due(self) -> Work | None:
+        """What `maintain` would do now."""
+        state, settings = self._state, self._settings
+        if state.base is None:
+            big = settings.kind != "flat" and len(state.matrix) > settings.flat_limit
+            return "build" if big else None
+        if len(state.matrix) + state.built <= settings.flat_limit * FLATTEN_SHARE:
+            return "flatten"
+        if state.dead > DEAD_SHARE * len(state.base):
+            return "rebuild"
+        if state.matrix.size > max(MERGE_ROWS, MERGE_SHARE * len(state.base)):
+            return "merge"
+        return None
+
+    def maintain(self, work: Work, chunks: Chunks, *, stop: Callable[[], bool], exclusively: Exclusively) -> None:
+        """Do what is due, beside searches and writes. `chunks` yields all stored vectors; one call at a time.
+
+        Raises:
+            Stopped: `stop` said so; nothing has changed.
+        """
+        with self._maintaining:
+            start = self._state
+            match work:
+                case "flatten":
+                    base = None
+                case "merge" if start.base is not None:
+                    base = start.base.extended(start.matrix.labels, start.matrix.vectors, stop)
+                case _:
+                    base = approximate.build(
+                        chunks, size=len(self), dimensions=self.dimensions, settings=self._settings, stop=stop
+                    )
+            exclusively(lambda: self._swap(base))
+
+    def _swap(self, base: Base | None) -> None:
+        """Take a new base, keeping in the matrix what it does not have."""
+        fresh = FaissIndex(self.dimensions, self._settings, self._fetch, base=base)
+        live = self.labels()
+        missing = live if base is None else np.setdiff1d(live, base.labels, assume_unique=True)
+        fresh.load(live, lambda: [self._fetch(missing)] if len(missing) else [])
+        with self._writing:
+            self._state = fresh._state
+
+    def _search_base(
+        self, state: _State, base: Base, queries: Floats, k: int, allowed: Labels | None
+    ) -> list[Neighbours]:
+        alive = state.alive if state.dead else None
+        if allowed is not None:
+            positions = base.positions(allowed)
+            if alive is not None:
+                positions = positions[alive[positions]]
+            if len(positions) <= max(SCAN_ROWS, SCAN_SHARE * len(base)):
+                return self._scan(base, queries, k, positions)
+            alive = np.zeros(len(base), np.bool_)
+            alive[positions] = True
+        living = len(base) if alive is None else int(np.count_nonzero(alive))
+        wanted = min(k * self._settings.rescore if base.quantised else k, len(base))
+        positions, scores = base.search(queries, wanted, alive=alive)
+        found: list[Neighbours] = []
+        for i in range(len(queries)):
+            reached = positions[i] >= 0
+            if reached.sum() < min(k, living):  # the walk got lost among masked rows: never answer with fewer
+                everywhere = np.arange(len(base)) if alive is None else np.flatnonzero(alive)
+                found += self._scan(base, queries[i : i + 1], k, everywhere)
+                continue
+            labels = base.labels[positions[i][reached]]
+            if base.quantised:
+                stored, vectors = self._fetch(labels)
+                found.append(_sorted(stored, vectors @ queries[i], k, exact=False))
+            else:
+                found.append(Neighbours(labels, scores[i][reached], exact=False))
+        return found
+
+    def _scan(self, base: Base, queries: Floats, k: int, positions: Labels) -> list[Neighbours]:
+        """Compare some rows of the base one by one."""
+        found = base.scan(queries, k, positions)
+        if found is None:
+            stored, vectors = self._fetch(base.labels[positions])
+            found = nearest(queries, stored, vectors, k)
+        labels, scores = found
+        return [_sorted(labels[i], scores[i], k, exact=True) for i in range(len(queries))]
+
+
+def _without(state: _State, labels: Labels) -> _State:
+    matrix = state.matrix.without(labels)
+    if state.base is None:
+        return replace(state, matrix=matrix)
+    positions = state.base.positions(labels)
+    if not len(positions):
+        return replace(state, matrix=matrix)
+    alive = np.ones(len(state.base), np.bool_) if state.alive is None else state.alive.copy()
+    alive[positions] = False
+    return replace(state, matrix=matrix, alive=alive, dead=int(len(alive) - np.count_nonzero(alive)))
+
+
+def _sorted(labels: Labels, scores: Floats, k: int, *, exact: bool) -> Neighbours:
+    """The k best, best first; ties go to the smaller label, so that pages do not overlap."""
+    order = np.lexsort((labels, -scores))[:k]
+    return Neighbours(labels[order], scores[order], exact)

@@ -1,0 +1,28 @@
+"""Hybrid search: fusing ranks. Pure functions; N candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from grace_server.index.vector_index import Neighbours
+
+RANK_CONSTANT = 60.0  # Cormack, Clarke and Büttcher, SIGIR 2009; docs/search.md has our own measurements
+
+
+def fuse(lists: Sequence[Neighbours], *, weights: Sequence[float], rank_constant: float = RANK_CONSTANT) -> Neighbours:
+    """Reciprocal rank fusion: the score of a document is the sum of weight / (rank_constant + rank), ranks from 1.
+
+    A document that a list does not hold gets nothing from it. Ties go to the smaller label.
+    """
+    scores: dict[int, float] = {}
+    for neighbours, weight in zip(lists, weights, strict=True):
+        for rank, label in enumerate(neighbours.labels.tolist(), start=1):
+            scores[label] = scores.get(label, 0.0) + weight / (rank_constant + rank)
+    order = sorted(scores, key=lambda label: (-scores[label], label))
+    return Neighbours(
+        np.array(order, dtype=np.int64),
+        np.array([scores[label] for label in order], dtype=np.float32),
+        exact=all(neighbours.exact for neighbours in lists),
+    )

@@ -1,0 +1,58 @@
+"""Lexical search: BM25 by SQLite FTS5 over texts and rationales."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from grace_server.index.filters import Clause
+from grace_server.index.store import Connection
+from grace_server.index.vector_index import Neighbours
+
+MAX_TERMS = 64
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+
+def match_expression(query: str) -> str | None:
+    """FTS5's query for any of the words of a text, or None if it has none.
+
+    Each word is quoted, so that nothing in a query is ever read as FTS5's own syntax.
+    """
+    words = list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
+    words = [word for word in words if word not in STOPWORDS] or words
+    return " OR ".join(f'"{word}"' for word in words[:MAX_TERMS]) or None
+
+
+def search_words(
+    connection: Connection, query: str, *, k: int, clause: Clause | None, rationale_weight: float
+) -> Neighbours:
+    """The k best documents by BM25, exactly; fewer if fewer match a word. Failed and pending ones are found too."""
+    expression = match_expression(query)
+    if expression is None:
+        return Neighbours(np.empty(0, np.int64), np.empty(0, np.float32), exact=True)
+    condition, parameters = ("1", ()) if clause is None else (clause.sql, clause.parameters)
+    rows = connection.execute(
+        "SELECT document.label, -bm25(lexical, 1.0, ?) AS score FROM lexical "
+        f"JOIN document ON document.label = lexical.rowid WHERE lexical MATCH ? AND {condition} "
+        "ORDER BY score DESC, document.label LIMIT ?",
+        (rationale_weight, expression, *parameters, k),
+    ).fetchall()
+    return Neighbours(
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.float32),
+        exact=True,
+    )
+
+
+# Function words of English: they match nearly every document and only slow the search down.
+STOPWORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an and are as at be been but by can could did do does for from had has have how if in into is it its may of
+        on or our should so such than that the their them then there these they this those to was we were what when
+        where which who whom why will with would you your
+        """,
+    )
+)

@@ -1,0 +1,134 @@
+"""Rows compared one by one: the index of a small collection, and of what came since a large one was built.
+
+A `Matrix` is a value: adding and removing give a new one, so that a search under way keeps the one it began with.
+Neighbouring versions share their rows. N rows, Q queries, H dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import faiss as faiss_with_stubs
+import numpy as np
+import numpy.typing as npt
+
+from grace_server.index.vectors import Floats, Labels
+
+faiss: Any = faiss_with_stubs  # its own stubs lack half of what it has (1.15)
+
+Mask = npt.NDArray[np.bool_]
+
+GROWTH = 1.5
+SMALLEST = 256  # rows
+
+
+@dataclass(slots=True, eq=False)
+class _Rows:
+    """Storage shared by versions of a matrix. Rows below `used` never change."""
+
+    labels: Labels  # (capacity,)
+    vectors: Floats  # (capacity, H)
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """The first `size` rows of a storage, but for the dead ones."""
+
+    rows: _Rows
+    size: int
+    alive: Mask = field(default_factory=lambda: np.empty(0, np.bool_))  # (size,)
+    dead: int = 0
+
+    @classmethod
+    def empty(cls, dimensions: int, *, capacity: int = 0) -> Matrix:
+        """No rows, room for `capacity`."""
+        return cls(_Rows(np.empty(capacity, np.int64), np.empty((capacity, dimensions), np.float32)), 0)
+
+    def __len__(self) -> int:
+        return self.size - self.dead
+
+    @property
+    def labels(self) -> Labels:
+        """(N,) labels of the living rows, in the order they came."""
+        return self.rows.labels[: self.size][self.alive]
+
+    @property
+    def vectors(self) -> Floats:
+        """(N, H) the living rows, in the order of `labels`. A copy if some are dead."""
+        rows = self.rows.vectors[: self.size]
+        return rows[self.alive] if self.dead else rows
+
+    def with_rows(self, labels: Labels, vectors: Floats) -> Matrix:
+        """The same and (N,) more labels with their (N, H) vectors. Only the newest version is added to."""
+        size = self.size + len(labels)
+        rows = self.rows
+        if rows.used != self.size or size > len(rows.labels):
+            rows = self._grown(size)
+        rows.labels[self.size : size] = labels
+        rows.vectors[self.size : size] = vectors
+        rows.used = size
+        return Matrix(rows, size, np.concatenate([self.alive, np.ones(len(labels), np.bool_)]), self.dead)
+
+    def without(self, labels: Labels) -> Matrix:
+        """The same without some labels. Copies what is left once a third of the rows is dead."""
+        doomed = self.alive & np.isin(self.rows.labels[: self.size], labels)
+        if not doomed.any():
+            return self
+        alive = self.alive & ~doomed
+        less = Matrix(self.rows, self.size, alive, self.dead + int(doomed.sum()))
+        if less.dead * 3 <= less.size or less.size <= SMALLEST:
+            return less
+        dimensions = self.rows.vectors.shape[1]
+        return Matrix.empty(dimensions, capacity=len(less)).with_rows(less.labels, less.vectors)
+
+    def search(self, queries: Floats, k: int, *, allowed: Labels | None = None) -> tuple[Labels, Floats]:
+        """Labels and scores (Q, k') of the nearest living rows, best first, k' = min(k, how many may be found)."""
+        if allowed is not None:
+            keep = self.alive & np.isin(self.rows.labels[: self.size], allowed)
+            labels, vectors = self.rows.labels[: self.size][keep], self.rows.vectors[: self.size][keep]
+            return nearest(queries, labels, vectors, k)
+        return nearest(queries, self.rows.labels, self.rows.vectors[: self.size], k, alive=self.alive, dead=self.dead)
+
+    def _grown(self, size: int) -> _Rows:
+        capacity = max(size, int(self.size * GROWTH), SMALLEST)
+        rows = _Rows(np.empty(capacity, np.int64), np.empty((capacity, self.rows.vectors.shape[1]), np.float32))
+        rows.labels[: self.size] = self.rows.labels[: self.size]
+        rows.vectors[: self.size] = self.rows.vectors[: self.size]
+        return rows
+
+
+def nearest(
+    queries: Floats,  # (Q, H)
+    labels: Labels,  # (N,) or more
+    vectors: Floats,  # (N, H)
+    k: int,
+    *,
+    alive: Mask | None = None,  # (N,)
+    dead: int = 0,
+) -> tuple[Labels, Floats]:
+    """Labels and inner products (Q, k') of the nearest rows, by comparing all of them."""
+    size = len(vectors)
+    k = min(k, size - dead)
+    if k <= 0:
+        return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    queries, vectors = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(vectors)
+    scores = np.empty((len(queries), k), np.float32)
+    positions = np.empty((len(queries), k), np.int64)
+    selector = bits = None
+    if dead and alive is not None:
+        bits = np.packbits(alive, bitorder="little")  # must outlive the search: FAISS keeps a bare pointer
+        selector = faiss.IDSelectorBitmap(size, faiss.swig_ptr(bits))
+    faiss.knn_inner_product(
+        faiss.swig_ptr(queries),
+        faiss.swig_ptr(vectors),
+        queries.shape[1],
+        len(queries),
+        size,
+        k,
+        faiss.swig_ptr(scores),
+        faiss.swig_ptr(positions),
+        selector,
+    )
+    return labels[positions], scores

@@ -1,0 +1,92 @@
+"""The settings of a collection: chosen when it is created, stored in it, never changed afterwards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from grace.pooling import Pooling
+from grace.representation import Mode
+from grace_server.index.errors import InvalidValue, StoreDamaged
+
+Kind = Literal["auto", "flat", "hnsw", "ivf"]
+Metric = Literal["cosine", "dot"]
+Quantization = Literal["none", "sq8", "pq"]
+Sums = Literal["float32", "float16", "none"]
+Durability = Literal["FULL", "NORMAL"]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSettings:
+    """How documents are embedded, compared and kept.
+
+    `auto` is flat up to `flat_limit` rows and HNSW above. Sums are what explanations are computed from: with "none",
+    scores of this collection cannot be explained.
+    """
+
+    kind: Kind = "auto"
+    metric: Metric = "cosine"
+    quantization: Quantization = "none"
+    document_mode: Mode = "reason"
+    query_mode: Mode = "reason"
+    pooling: Pooling = "mean"
+    dimensions: int | None = None  # cut vectors to the first so many; None keeps all
+    sums: Sums = "float32"
+    durability: Durability = "FULL"  # SQLite's `synchronous`; NORMAL may lose the last commits when the power fails
+    flat_limit: int = 20_000  # rows up to which every vector is compared, which is exact
+    links: int = 32  # HNSW: neighbours per node
+    build_width: int = 128  # HNSW: efConstruction
+    search_width: int = 96  # HNSW: efSearch; at least twice the hits asked for
+    probes: float = 0.1  # IVF: share of the cells that are searched
+    rescore: int = 4  # candidates per hit whose score is computed again from the stored vector, when quantised
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InvalidValue(f"settings.{name} must be one of {', '.join(choices)}", param=f"settings.{name}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if name == "dimensions" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InvalidValue(f"settings.{name} must lie in {low}..{high}", param=f"settings.{name}")
+            if name != "probes" and not isinstance(value, int):
+                raise InvalidValue(f"settings.{name} must be a whole number", param=f"settings.{name}")
+
+    @classmethod
+    def from_json(cls, text: str) -> CollectionSettings:
+        """Read what `to_json` wrote.
+
+        Raises:
+            StoreDamaged: keys this version does not know: a newer one made the collection.
+        """
+        data: dict[str, Any] = json.loads(text)
+        if unknown := sorted(set(data) - {f.name for f in fields(cls)}):
+            raise StoreDamaged(f"the collection has settings of a newer version: {', '.join(unknown)}")
+        return cls(**data)
+
+    def to_json(self) -> str:
+        """One line of JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": get_args(Kind),
+    "metric": get_args(Metric),
+    "quantization": get_args(Quantization),
+    "document_mode": get_args(Mode),
+    "query_mode": get_args(Mode),
+    "pooling": get_args(Pooling),
+    "sums": get_args(Sums),
+    "durability": get_args(Durability),
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "dimensions": (1, 65_536),
+    "flat_limit": (0, 10_000_000),
+    "links": (4, 128),
+    "build_width": (8, 2_000),
+    "search_width": (8, 10_000),
+    "probes": (0.0001, 1.0),
+    "rescore": (1, 100),
+}

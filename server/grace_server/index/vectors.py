@@ -1,0 +1,60 @@
+"""Vectors as they lie in SQLite: little-endian float32 or float16, row by row."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from grace.pooling import unit
+from grace_server.index.errors import InvalidValue
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Precision = Literal["float32", "float16"]
+
+_DTYPES: dict[Precision, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+
+
+def to_blob(values: npt.NDArray[np.floating], precision: Precision = "float32") -> bytes:
+    """The bytes of a vector (H,) or of sums (S, H)."""
+    return np.ascontiguousarray(values, dtype=_DTYPES[precision]).tobytes()
+
+
+def from_blob(blob: bytes, *, width: int, precision: Precision = "float32") -> Floats:
+    """(rows, width) float32 out of a blob.
+
+    Raises:
+        ValueError: the blob's length is no multiple of a row.
+    """
+    rows: Floats = np.frombuffer(blob, dtype=_DTYPES[precision]).reshape(-1, width).astype(np.float32)
+    return rows
+
+
+def checked(values: object, *, dimensions: int | None, normalize: bool, param: str) -> Floats:
+    """(H,) float32 of a vector given by a caller, at length 1 if `normalize`.
+
+    Raises:
+        InvalidValue: not a list of finite numbers that float32 can hold, of the wrong length, or of length 0 where a
+            direction is needed.
+    """
+    try:
+        vector: npt.NDArray[np.floating] = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidValue(f"{param} must be a list of numbers", param=param) from error
+    if vector.ndim != 1 or vector.size == 0:
+        raise InvalidValue(f"{param} must be a list of numbers", param=param)
+    if dimensions is not None and vector.size != dimensions:
+        raise InvalidValue(
+            f"{param} has {vector.size} dimensions, this index has {dimensions}: send a vector of the model that "
+            "built the index",
+            param=param,
+        )
+    if not np.isfinite(vector).all() or np.abs(vector).max() > np.finfo(np.float32).max:
+        raise InvalidValue(f"{param} must hold finite float32 numbers, without NaN and infinity", param=param)
+    if normalize:
+        vector = unit(vector)
+        if not vector.any():
+            raise InvalidValue(f"{param} is a zero vector, which has no direction to compare", param=param)
+    return vector.astype(np.float32)
