@@ -65,7 +65,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=problems(401, 500, 503),
+        responses=problems(401, 422, 500, 503),
     )
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
     for router in (embed.router, openai.router, probes.router, info.router, docs.router):
@@ -90,7 +90,7 @@ async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: 
     """Load, open the doors, watch the engine until the end; close in reverse."""
     life: Life = app.state.life
     try:
-        checkpoint = given or await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
+        checkpoint: Checkpoint = given or await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
         prompter = await asyncio.to_thread(Prompter, checkpoint)
         engine = engine or make_engine(settings, checkpoint, prompter)
         async with AsyncExitStack() as stack:

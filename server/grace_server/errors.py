@@ -217,18 +217,24 @@ def _http(error: HTTPException) -> ApiError:
 
 def _validation(errors: Sequence[Any]) -> ApiError:
     """The first of pydantic's complaints, in a sentence that does not repeat the value: it may be a caller's text."""
-    first = errors[0]
-    kind, where = first["type"], [str(part) for part in first["loc"]]
-    place, path = where[0], [part for part in where[1:] if not _is_branch(part)]
+    # Of the arms of a union, the one that went deepest is the one that was meant.
+    about = [error for error in errors if _path(error)[:1] == _path(errors[0])[:1]]
+    first = max(about, key=lambda error: len(_path(error)))
+    kind, place, path = first["type"], str(first["loc"][0]), _path(first)
     param = ".".join(path) or None
     if kind == "json_invalid":
-        return Malformed(f"the body is not JSON: {first['ctx']['error']} at character {where[1]}")
+        return Malformed(f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}")
     if param is None and kind in ("model_attributes_type", "missing", "dict_type"):
         return Malformed("the body must be a JSON object, sent as content-type application/json")
     if kind == "extra_forbidden":
         return InvalidValue(f"unknown field {param!r}: this route does not take it", param=param)
     message = str(first["msg"]).removeprefix("Value error, ")
     return InvalidValue(f"{param or place}: {message[:1].lower()}{message[1:]}", param=param)
+
+
+def _path(error: Any) -> list[str]:
+    """The field of the request: pydantic's path without its first step (body, path) and the arms of unions."""
+    return [str(part) for part in error["loc"][1:] if not _is_branch(str(part))]
 
 
 def _is_branch(part: str) -> bool:

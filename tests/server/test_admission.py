@@ -1,0 +1,179 @@
+"""Who is let in, who waits, who is sent away: by texts and by tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
+from grace_server.admission import Admission, Limits
+from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
+from grace_server.metrics import Metrics
+from tests.server.conftest import Serve, until
+
+WIDE = Limits(2, 10_000, 100, 1_000_000, queue_timeout_s=5, generate_timeout_s=5)
+
+
+def make(prompter: Prompter, limits: Limits = WIDE, *, seconds: float = 0.05) -> tuple[Admission, FakeEngine, Metrics]:
+    engine, metrics = FakeEngine(prompter, seconds_per_text=seconds), Metrics()
+    return Admission(engine, limits, metrics), engine, metrics
+
+
+def all_released(metrics: Metrics) -> None:
+    value = metrics.registry.get_sample_value
+    names = ("running_requests", "running_tokens", "queued_requests", "queued_tokens")
+    assert [value(f"grace_{name}") for name in names] == [0, 0, 0, 0]
+
+
+async def test_no_more_texts_than_allowed_are_inside_and_all_are_served(prompter: Prompter) -> None:
+    admission, engine, metrics = make(prompter)
+    jobs = [prompter.job(f"text {i}") for i in range(10)]
+    most = 0
+
+    async def observe() -> None:
+        nonlocal most
+        while True:
+            most = max(most, int(metrics.registry.get_sample_value("grace_running_requests") or 0))
+            await asyncio.sleep(0.005)
+
+    watcher = asyncio.create_task(observe())
+    await asyncio.gather(*(admission.represent(job) for job in jobs))
+    watcher.cancel()
+    assert most == 2
+    assert engine.calls == 10
+    all_released(metrics)
+
+
+async def test_tokens_count_too(prompter: Prompter) -> None:
+    job = prompter.job("a text")
+    limits = replace(WIDE, running_requests=100, running_tokens=job.tokens_needed * 3)
+    admission, _, metrics = make(prompter, limits)
+    tasks = [asyncio.create_task(admission.represent(prompter.job("a text", sample=i))) for i in range(7)]
+    await asyncio.sleep(0.01)
+    assert metrics.registry.get_sample_value("grace_running_requests") == 3
+    assert metrics.registry.get_sample_value("grace_queued_tokens") == 4 * job.tokens_needed
+    await asyncio.gather(*tasks)
+    all_released(metrics)
+
+
+async def test_what_can_never_fit_is_refused_and_does_not_hang(prompter: Prompter) -> None:
+    job = prompter.job("a text")
+    admission, engine, _ = make(prompter, replace(WIDE, running_tokens=job.tokens_needed - 1))
+    with pytest.raises(TooLarge, match="max_running_tokens"):
+        await admission.represent(job)
+    with pytest.raises(TooLarge):
+        admission.check([job])
+    assert engine.calls == 0
+
+
+async def test_a_request_is_judged_as_a_whole(prompter: Prompter) -> None:
+    jobs = [prompter.job(f"text {i}") for i in range(6)]
+    admission, _, metrics = make(prompter, replace(WIDE, queued_requests=3), seconds=0.2)
+    with pytest.raises(TooLarge):
+        admission.check(jobs)
+    admission.check(jobs[:5])
+    running = asyncio.create_task(admission.represent(jobs[0]))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded):
+        admission.check(jobs[:5])
+    await running
+    all_released(metrics)
+
+
+async def test_a_full_queue_says_when_to_come_back(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, replace(WIDE, queued_requests=1), seconds=0.1)
+    tasks = [asyncio.create_task(admission.represent(prompter.job(f"text {i}"))) for i in range(3)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded) as refused:
+        await admission.represent(prompter.job("one too many"))
+    assert refused.value.retry_after is not None
+    assert 1 <= refused.value.retry_after <= 60
+    await asyncio.gather(*tasks)
+    assert metrics.registry.get_sample_value("grace_rejections_total", {"reason": "queue_full"}) == 1
+    all_released(metrics)
+
+
+async def test_the_hint_follows_the_observed_rate(prompter: Prompter) -> None:
+    now = 0.0
+    admission = Admission(
+        FakeEngine(prompter),
+        replace(WIDE, running_requests=1, queued_requests=0),
+        Metrics(),
+        clock=lambda: now,
+    )
+    for _ in range(10):  # one text every four seconds
+        async with admission.reserve(1):
+            now += 4
+    async with admission.reserve(1):
+        with pytest.raises(Overloaded) as refused:
+            await admission.represent(prompter.job("x"))
+    assert refused.value.retry_after == 4
+
+
+async def test_waiting_has_an_end(prompter: Prompter) -> None:
+    limits = replace(WIDE, running_requests=1, queue_timeout_s=0.05)
+    admission, _, metrics = make(prompter, limits, seconds=0.3)
+    first = asyncio.create_task(admission.represent(prompter.job("first")))
+    await asyncio.sleep(0.01)
+    with pytest.raises(QueueTimeout):
+        await admission.represent(prompter.job("second"))
+    await first
+    all_released(metrics)
+
+
+async def test_an_engine_that_takes_too_long_is_given_up(prompter: Prompter) -> None:
+    admission, engine, metrics = make(prompter, replace(WIDE, generate_timeout_s=0.05), seconds=10)
+    with pytest.raises(GenerationTimeout):
+        await admission.represent(prompter.job("slow"))
+    assert engine.cancelled == 1
+    all_released(metrics)
+
+
+async def test_departures_at_any_moment_leave_nothing_behind(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, seconds=0.02)
+    tasks = [asyncio.create_task(admission.represent(prompter.job(f"text {i}"))) for i in range(60)]
+    for number, task in enumerate(tasks):
+        await asyncio.sleep(0.002)
+        if number % 3 == 0:
+            task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(result, asyncio.CancelledError) for result in results) >= 10
+    assert not [r for r in results if isinstance(r, Exception)]
+    all_released(metrics)
+
+
+async def test_the_engines_death_ends_all_waiting_inside_and_outside(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, seconds=30)
+    tasks = [asyncio.create_task(admission.represent(prompter.job(f"text {i}"))) for i in range(5)]
+    await asyncio.sleep(0.01)
+    admission.fail()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [EngineDown] * 5
+    with pytest.raises(EngineDown):
+        await admission.represent(prompter.job("late"))
+    all_released(metrics)
+
+
+async def test_over_http_full_is_429_with_retry_after_and_the_others_are_served(serve: Serve) -> None:
+    service = await serve(
+        seconds=0.2, max_running_requests=1, max_queued_requests=1, max_inputs=1, max_samples=2, cache=False
+    )
+    replies = await asyncio.gather(*(service.client.post("/embed", json={"input": f"t {i}"}) for i in range(5)))
+    by_status = sorted(reply.status_code for reply in replies)
+    assert by_status == [200, 200, 429, 429, 429]
+    refused = next(reply for reply in replies if reply.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["error"]["code"] == "queue_full"
+
+
+async def test_requests_of_many_texts_do_not_lock_each_other_out(serve: Serve) -> None:
+    service = await serve(seconds=0.01, max_running_requests=3, max_running_tokens=400, cache=False)
+    async with asyncio.timeout(20):
+        replies = await asyncio.gather(
+            *(service.embed(input=[f"text {r}.{i}" for i in range(16)]) for r in range(4)),
+        )
+    assert all(len(reply["data"]) == 16 for reply in replies)
+    await until(lambda: service.metric("grace_running_requests") == 0)

@@ -1,0 +1,153 @@
+"""Every error, on every route, has the one envelope and a request id."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import httpx
+import pytest
+
+from grace import errors as core_errors
+from grace_server import errors
+from grace_server.errors import ApiError, translate
+from tests.server.conftest import Serve
+
+
+def assert_envelope(reply: httpx.Response) -> dict[str, Any]:
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"]
+    body = reply.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return dict(body["error"])
+
+
+RUBBISH: list[tuple[bytes, int]] = [
+    (b"{", 400),
+    (b"", 400),
+    (b"[]", 400),
+    (b'"text"', 400),
+    (b"null", 400),
+    (b"\xff\xfe{\x00}\x00", 400),
+    (b'{"input": "\xff"}', 400),
+    (b"[" * 200_000, 400),
+    (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
+    (b'{"input": "x", "temperature": NaN}', 422),
+    (b'{"input": "x", "temperature": 1e999}', 422),
+    (b'{"input": "x", "n": ' + b"9" * 4000 + b"}", 422),
+    (b'{"input": "x", "n": ' + b"9" * 5000 + b"}", 400),
+    (b'{"input": "x", "\\ud800": 1}', 422),
+    (b'{"input": {"a": {"b": [1]}}}', 422),
+    (b'{"input": "x", "input": 1}', 422),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), RUBBISH, ids=range(len(RUBBISH)))
+async def test_rubbish_is_refused_and_never_breaks(serve: Serve, body: bytes, status: int) -> None:
+    service = await serve()
+    reply = await service.client.post("/embed", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == status, reply.text
+    assert_envelope(reply)
+    assert service.engine.calls == 0
+
+
+async def test_a_body_without_its_content_type_is_malformed(serve: Serve) -> None:
+    service = await serve()
+    reply = await service.client.post("/embed", content=b'{"input": "x"}')
+    assert reply.status_code == 400
+    assert "content-type" in assert_envelope(reply)["message"]
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"a\udc00\ud83d\ude00", r"\uD83D", "\ud800"])
+async def test_lone_surrogates_are_read_as_replacement_characters(serve: Serve, text: str) -> None:
+    service = await serve()
+    content = b'{"explain": true, "input": "%s"}' % text.encode("utf-8", "surrogatepass")
+    reply = await service.client.post("/embed", content=content, headers={"content-type": "application/json"})
+    assert reply.status_code == 200, reply.text
+    shown = "".join(s["text"] for s in reply.json()["data"][0]["segments"] if s["source"] == "input")
+    assert shown.count("\N{REPLACEMENT CHARACTER}") >= 1
+    assert ("😀" in shown) == (r"\ud83d\ude00" in text)
+
+
+async def test_every_documented_route_answers_rubbish_with_the_envelope(serve: Serve) -> None:
+    service = await serve()
+    paths = service.app.openapi()["paths"]
+    assert {"/embed", "/v1/embeddings", "/v1/models", "/info", "/livez", "/readyz", "/health"} <= set(paths)
+    for path, operations in paths.items():
+        place = path.replace("{", "").replace("}", "")
+        for method in ("get", "put", "post", "delete", "patch"):
+            reply = await service.client.request(
+                method, place, content=b"{rubbish", headers={"content-type": "application/json"}
+            )
+            if method in operations:
+                assert reply.status_code < 500 or reply.status_code == 503, (path, method, reply.text)
+            else:
+                assert reply.status_code in (404, 405), (path, method)
+            if reply.status_code >= 400:
+                assert_envelope(reply)
+    assert_envelope(await service.client.get("/nowhere"))
+
+
+async def test_every_route_documents_the_envelope(serve: Serve) -> None:
+    service = await serve()
+    for path, operations in service.app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (path, method, status)
+
+
+async def test_an_unexpected_error_says_its_request_id_and_nothing_more(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await serve(cache=False)
+
+    async def broken(_: object) -> None:
+        raise KeyError("the secret words of the text")
+
+    monkeypatch.setattr(service.engine, "represent", broken)
+    with caplog.at_level(logging.INFO):
+        reply = await service.client.post("/embed", json={"input": "x"}, headers={"x-request-id": "abc-1"})
+    assert reply.status_code == 500
+    assert assert_envelope(reply)["message"] == "internal error, request abc-1"
+    assert reply.headers["x-request-id"] == "abc-1"
+    logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
+    assert "KeyError" in logged
+    assert "secret" not in logged
+
+
+@pytest.mark.parametrize("given", ["x" * 200, "with space", "", 'quo"te', "ü"])
+async def test_an_insane_request_id_is_replaced(serve: Serve, given: str) -> None:
+    service = await serve()
+    reply = await service.client.get("/livez", headers={"x-request-id": given.encode()})  # type: ignore[dict-item]
+    assert len(reply.headers["x-request-id"]) == 24
+
+
+def subclasses(kind: type) -> list[type]:
+    return [kind, *(deep for sub in kind.__subclasses__() for deep in subclasses(sub))]
+
+
+def test_every_error_of_the_core_has_a_row() -> None:
+    made: dict[type, Exception] = {
+        core_errors.InvalidInput: core_errors.InvalidInput("m", param="p"),
+        core_errors.InputTooLong: core_errors.InputTooLong(2, 1),
+    }
+    rows = {
+        kind: translate(made.get(kind) or kind("m"), "id").status
+        for kind in subclasses(core_errors.GraceError)
+        if kind.__module__ == "grace.errors"
+    }
+    assert rows[core_errors.InvalidInput] == 422
+    assert rows[core_errors.InputTooLong] == 413
+    assert rows[core_errors.EngineDead] == 503
+    assert rows[core_errors.EngineError] == rows[core_errors.StateMismatch] == 500
+
+
+def test_every_error_of_the_service_has_a_status_that_is_documented() -> None:
+    for kind in subclasses(ApiError):
+        if kind is not errors.Departed and kind.__module__.startswith("grace_server"):
+            assert kind.status in errors._DESCRIPTIONS, kind
