@@ -20,6 +20,7 @@ from grace.prompt import Prompter
 from grace.representation import Job
 from grace_training.advantages import flat_groups
 from grace_training.config import GraceConfig
+from grace_training.errors import NonFiniteReward
 from grace_training.pooling import GenerationPooler, SpanPooler, forward_pooled, prompt_tail
 from grace_training.rollouts import Batch, Drawn, Row, Written
 
@@ -101,6 +102,17 @@ class RolloutTrainer(GRPOTrainer):
             self.generation_config = config
 
     # TRL's seams
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        except RuntimeError as error:
+            if "probability tensor" not in str(error):
+                raise
+            raise NonFiniteReward(
+                f"step {self.state.global_step}: the policy's probabilities are NaN or infinite, so its weights are: "
+                "resume from the last checkpoint with a lower learning rate"
+            ) from error
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(job.prompt_ids) for job in self._batch.rollout_jobs], None, {}

@@ -1,0 +1,87 @@
+"""Nothing here may reach the network, and nothing may be reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRL_EXPERIMENTAL_SILENCE="1")
+
+import pytest
+import torch
+from datasets import Dataset
+
+from grace.checkpoint import Checkpoint
+from grace.prompt import Prompter
+from grace_training.config import GraceConfig
+from grace_training.data import Example, training_rows
+from grace_training.trainer import GraceTrainer
+from tests.support.models import make_model
+
+torch.set_num_threads(1)
+
+WORDS = ("river", "mill", "bridge", "market", "harbour", "mason", "hill", "town", "sea", "guild")
+MakeTrainer = Callable[..., GraceTrainer]
+
+
+def examples(count: int = 12, *, supervised: bool = True, negatives: int = 1) -> list[Example]:
+    """Made-up examples whose query and positive share a word."""
+    made = []
+    for n in range(count):
+        word, other = WORDS[n % len(WORDS)], WORDS[(n + 3) % len(WORDS)]
+        wrong = tuple(f"The {other} is far from here, number {n} of {m}." for m in range(negatives))
+        made.append(
+            Example(
+                f"Who built the {word} {n}?" if supervised else None,
+                f"The {word} {n} was built by a guild.",
+                wrong if supervised else (),
+                f"made:{n}",
+            )
+        )
+    return made
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # The stop token wins now and then, so that both kinds of rationale occur: ended, and cut off.
+    return make_model(tmp_path_factory.mktemp("models") / "tiny", stop_bias=3.0)
+
+
+@pytest.fixture(scope="session")
+def prompter(model_folder: Path) -> Prompter:
+    return Prompter(Checkpoint.load(model_folder))
+
+
+@pytest.fixture
+def make_trainer(model_folder: Path, prompter: Prompter, tmp_path: Path) -> MakeTrainer:
+    def make(
+        *, data: list[Example] | None = None, peft_config: Any = None, model: Any = None, **settings: Any
+    ) -> GraceTrainer:
+        args = make_config(tmp_path / "run", **settings)
+        rows = training_rows(data or examples(supervised=args.objective == "supervised"), symmetric=args.symmetric)
+        return GraceTrainer(
+            model or str(model_folder), args, prompter, Dataset.from_list(rows), peft_config=peft_config
+        )
+
+    return make
+
+
+def make_config(folder: Path, **settings: Any) -> GraceConfig:
+    """Two steps of two groups of four rollouts, on the CPU."""
+    base: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 10,
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "log_completions": False,
+        "gradient_checkpointing": False,
+        "seed": 7,
+    }
+    return GraceConfig(**{**base, **settings})
