@@ -1,0 +1,249 @@
+"""The engine that serves: one vLLM pass writes the rationale and sums the states.
+
+The seams inside vLLM are in `vllm_worker` and `vllm_scheduler`; here is what a caller sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tokenizers.decoders import DecodeStream
+
+from grace import prompt
+from grace.checkpoint import Checkpoint
+from grace.engines.base import Delta, assemble
+from grace.errors import EngineDead, EngineError, StateMismatch, UnsupportedModel
+from grace.prompt import Prompter
+from grace.representation import Job, Representation
+
+if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+TESTED = ("0.26", "0.32")  # lowest and highest vLLM whose seams were read and run
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class VllmOptions:
+    """How vLLM is run. Left at its default, a value is chosen for the machine."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: the checkpoint's on a GPU, float32 on a CPU
+    max_num_seqs: int = 64  # texts in one step
+    max_num_batched_tokens: int = 4096  # tokens in one step; longer prompts run in pieces
+    kv_cache_gib: float | None = None  # CPU: 2 GiB unless said; GPU: what gpu_memory_utilization leaves
+    kv_cache_blocks: int | None = None  # instead of kv_cache_gib, exactly
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+    enforce_eager: bool | None = None  # None: eager on a CPU, where compiling gains nothing, graphs on a GPU
+    prefix_caching: bool = True  # of the instruction; never of what is pooled
+    async_scheduling: bool | None = None  # None: as vLLM decides
+    extra: Mapping[str, Any] = field(default_factory=dict)  # any other of vLLM's engine arguments
+
+
+class VllmEngine:
+    """Runs jobs on vLLM, many at once, in one model.
+
+    Raises:
+        UnsupportedModel: from `start`, when an option or the model rules out exact sums.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, prompter: Prompter, options: VllmOptions | None = None) -> None:
+        self._checkpoint, self._prompter = checkpoint, prompter
+        self._options = options or VllmOptions()
+        self._llm: AsyncLLM | None = None
+
+    async def start(self) -> None:
+        """Start vLLM's engine process and load the weights into it.
+
+        Raises:
+            UnsupportedModel: the model or an option rules out exact sums.
+            EngineError: vLLM did not start.
+        """
+        loop = asyncio.get_running_loop()
+        self._llm = await loop.run_in_executor(None, self._build)
+
+    async def close(self) -> None:
+        """Stop the engine process."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            llm.shutdown()
+            # Its finaliser shuts it down again, and complains if the interpreter went first.
+            llm.shutdown = lambda timeout=None: None
+
+    @property
+    def dead(self) -> bool:
+        """True once the engine process is gone."""
+        return self._llm is not None and bool(self._llm.errored)
+
+    async def represent(self, job: Job) -> Representation:
+        """Answer one job. Cancelling the call takes the request out of the engine."""
+        async for item in self._run(job, pieces=False):
+            if isinstance(item, Representation):
+                return item
+        raise EngineError("vLLM ended a request without its sums")
+
+    async def stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
+        """Pieces of the rationale as they are written, then the representation."""
+        async for item in self._run(job, pieces=True):
+            yield item
+
+    async def diagnostics(self) -> dict[str, int]:
+        """What the workers count: `held`, requests that hold sums now; `resumed`, requests that came back from
+        pre-emption; `cached_tokens`, prefix tokens that were read from the cache and not run.
+        """
+        ranks: list[dict[str, int]] = await self._engine.collective_rpc("grace_diagnostics")
+        return {key: sum(rank[key] for rank in ranks) for key in ranks[0]}
+
+    @property
+    def _engine(self) -> AsyncLLM:
+        if self._llm is None:
+            raise EngineDead("the engine is not running")
+        return self._llm
+
+    async def _run(self, job: Job, *, pieces: bool) -> AsyncIterator[Delta | Representation]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        decoder, generated = DecodeStream(skip_special_tokens=False), []
+        outputs = self._engine.generate(
+            {"prompt_token_ids": list(job.prompt_ids)}, self._parameters(job, pieces), uuid.uuid4().hex
+        )
+        try:
+            async for output in outputs:
+                new = output.outputs[0].token_ids
+                generated += new
+                if pieces and job.max_new_tokens:
+                    for token in new:
+                        if token not in self._prompter.stop_ids:
+                            piece = decoder.step(self._prompter.tokenizer.backend_tokenizer, token)
+                            if piece:
+                                yield piece
+                if output.finished:
+                    yield self._representation(job, tuple(generated), output)
+        except EngineDeadError as error:
+            raise EngineDead("vLLM's engine process is gone") from error
+
+    def _parameters(self, job: Job, pieces: bool) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        ends = np.cumsum([job.pooled_from, *(segment.tokens for segment in job.segments)])[1:]
+        return SamplingParams(
+            temperature=job.temperature,
+            # vLLM runs no request without sampling: `direct` samples one token and drops it unseen.
+            max_tokens=job.max_new_tokens or 1,
+            # One fixed set of stop ids for all requests: the worker tells an extra step by it.
+            ignore_eos=True,
+            stop_token_ids=list(self._prompter.stop_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA if pieces else RequestOutputKind.FINAL_ONLY,
+            extra_args={"grace": [job.pooled_from, *ends.tolist()]},
+        )
+
+    def _representation(self, job: Job, generated: tuple[int, ...], output: RequestOutput) -> Representation:
+        sums = output.kv_transfer_params
+        if not sums:
+            raise StateMismatch("vLLM ended a request without its sums")
+        counts = np.array(sums["counts"], dtype=np.int64)
+        return assemble(
+            job,
+            self._prompter,
+            generated=generated if job.max_new_tokens else (),
+            sums=np.frombuffer(sums["sums"], dtype=np.float32).reshape(len(counts), -1),
+            counts=counts,
+            last=np.frombuffer(sums["last"], dtype=np.float32),
+        )
+
+    def _build(self) -> AsyncLLM:
+        on_cpu = _prepare_environment()
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        _check_version()
+        arguments = AsyncEngineArgs(**self._arguments(on_cpu))
+        try:
+            config = arguments.create_engine_config()
+            self._refuse(config)
+            if self._options.async_scheduling is not None:
+                # The CPU platform switches it off while the config is made; set afterwards it holds.
+                config.scheduler_config.async_scheduling = self._options.async_scheduling
+            kind = "GraceAsyncScheduler" if config.scheduler_config.async_scheduling else "GraceScheduler"
+            config.scheduler_config.scheduler_cls = f"grace.engines.vllm_scheduler.{kind}"
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True, enable_log_requests=False)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
+
+    def _arguments(self, on_cpu: bool) -> dict[str, Any]:
+        options = self._options
+        arguments: dict[str, Any] = {
+            "model": str(self._checkpoint.folder),
+            "skip_tokenizer_init": True,  # prompts are ids, and decoding is ours
+            "worker_cls": "grace.engines.vllm_worker.GraceWorker",
+            "dtype": "float32" if options.dtype == "auto" and on_cpu else options.dtype,
+            "max_model_len": self._checkpoint.context_tokens,
+            "max_num_seqs": options.max_num_seqs,
+            "max_num_batched_tokens": options.max_num_batched_tokens,
+            "enable_prefix_caching": options.prefix_caching,
+            "tensor_parallel_size": options.tensor_parallel_size,
+            "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
+            "generation_config": "vllm",  # the stop set is ours alone
+            "additional_config": {
+                "grace": {
+                    "segments": prompt.MAX_SEGMENTS,
+                    "rationale_segments": prompt.MAX_RATIONALE_SEGMENTS,
+                    "stop_ids": list(self._prompter.stop_ids),
+                    "segment_end_ids": list(self._prompter.segment_end_ids),
+                }
+            },
+        }
+        if options.kv_cache_blocks is not None:
+            arguments["num_gpu_blocks_override"] = options.kv_cache_blocks
+        if on_cpu:
+            arguments["kv_cache_memory_bytes"] = int((options.kv_cache_gib or 2) * _GIB)
+        elif options.kv_cache_gib is not None:
+            arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
+        else:
+            arguments["gpu_memory_utilization"] = options.gpu_memory_utilization
+        return arguments | dict(options.extra)
+
+    def _refuse(self, config: Any) -> None:
+        reasons = {
+            "speculative decoding runs rows that are not accepted": config.speculative_config is not None,
+            "prefill context parallelism splits the states": getattr(
+                config.parallel_config, "prefill_context_parallel_size", 1
+            )
+            > 1,
+            "KV-sharing fast prefill skips rows": getattr(config.cache_config, "kv_sharing_fast_prefill", False),
+            "a pooling runner writes nothing": config.model_config.runner_type != "generate",
+        }
+        if broken := [reason for reason, holds in reasons.items() if holds]:
+            raise UnsupportedModel(f"{self._checkpoint.name}: sums would not be exact: {'; '.join(broken)}")
+
+
+def _prepare_environment() -> bool:
+    """Set what vLLM reads from the environment before its first import; true on a machine without a GPU."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if on_cpu:
+        # The worker then lives in the engine's process: it starts in half the time and runs faster on few cores.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    return on_cpu
+
+
+def _check_version() -> None:
+    from vllm import __version__ as version
+
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    low, high = (tuple(int(part) for part in bound.split(".")) for bound in TESTED)
+    if not low <= numbers <= high:
+        raise UnsupportedModel(f"vLLM {version} is outside the tested range {TESTED[0]} to {TESTED[1]}")

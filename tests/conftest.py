@@ -1,0 +1,39 @@
+"""What tests share: tiny models, made once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+
+from grace.representation import Role
+from tests.support.models import CONFIG, Family, make_model
+
+# The oracles are tiny: their threads would only stand in the engine's way.
+torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+class ModelFolder(Protocol):
+    def __call__(self, family: Family = "qwen2", *, long_instruction: bool = False) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """A tiny random model of a family; about half of its rationales end by themselves."""
+
+    @cache
+    def folder(family: Family = "qwen2", *, long_instruction: bool = False) -> Path:
+        config = CONFIG
+        if long_instruction:
+            texts: dict[Role, str] = {role: text + " Be exact." * 40 for role, text in CONFIG.instruction.items()}
+            config = replace(CONFIG, instruction=texts, max_input_tokens=128)
+        return make_model(tmp_path_factory.mktemp(family), family, config=config, context=1024, stop_bias=3.0)
+
+    return folder
