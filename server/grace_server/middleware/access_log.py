@@ -45,7 +45,7 @@ class AccessLog:
             self._note(scope, record, status, time.perf_counter() - begin)
 
     def _note(self, scope: Scope, record: logs.Record, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        route = getattr(scope.get("route"), "path_format", None) or "unmatched"
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         line = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
 _RAW_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+_DISCARDED_BYTES, _DISCARD_S = 64 * 2**20, 5
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
@@ -42,7 +44,6 @@ class Body:
                 self._metrics.rejections.labels("too_large").inc()
             if record := logs.current.get():
                 record.error = error.code
-            # What is still on its way is not wanted: the connection ends here.
             await respond(error, headers={"connection": "close"})(scope, receive, send)
             return
         message: Message | None = {"type": "http.request", "body": body, "more_body": False}
@@ -58,7 +59,8 @@ class Body:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if announced.isdigit() and int(announced) > self._max_bytes:
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max_bytes):
+            await _discard(scope, receive)
             raise self._too_large()
         chunks, size, more = [], 0, True
         while more:
@@ -67,15 +69,33 @@ class Body:
                 raise Departed("the client left while it was sending")
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
-            if size > self._max_bytes:
-                raise self._too_large()
             more = message.get("more_body", False)
+            if size > self._max_bytes:
+                if more:
+                    await _discard(scope, receive)
+                raise self._too_large()
         return b"".join(chunks)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
             f"the body is over the limit of {self._max_bytes} bytes (max_body_mib); send fewer texts at once"
         )
+
+
+async def _discard(scope: Scope, receive: Receive) -> None:
+    """Read on for a while before the connection is closed: a client that is still sending would not see the answer."""
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        return  # it waits to be asked for the body
+    left = _DISCARDED_BYTES
+    try:
+        async with asyncio.timeout(_DISCARD_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
 
 
 def mend(body: bytes) -> bytes:

@@ -1,0 +1,81 @@
+"""Where a setting comes from, and who sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from grace_server import cli
+from grace_server.settings import Settings, unknown_variables
+
+
+def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "grace.yaml"
+    file.write_text("port: 1\nhost: 0.0.0.0\nmax_inputs: 7\nmodel_aliases: [a, b]\n")
+    monkeypatch.setenv("GRACE_PORT", "2")
+    monkeypatch.setenv("GRACE_HOST", "10.0.0.1")
+    settings = Settings(config=file, port=3)
+    assert (settings.port, settings.host, settings.max_inputs) == (3, "10.0.0.1", 7)
+    assert settings.model_aliases == ("a", "b")
+    assert settings.queue_timeout_s == Settings.model_fields["queue_timeout_s"].default
+    monkeypatch.setenv("GRACE_CONFIG", str(file))
+    assert Settings().max_inputs == 7
+
+
+def test_the_file_must_exist_and_hold_settings_only(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Settings(config=tmp_path / "none.yaml")
+    (tmp_path / "wrong.yaml").write_text("prot: 1\n")
+    with pytest.raises(ValidationError, match="prot"):
+        Settings(config=tmp_path / "wrong.yaml")
+
+
+def test_keys_are_split_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRACE_API_KEYS", "one-secret, another-secret ,")
+    settings = Settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one-secret", "another-secret"]
+    assert "secret" not in f"{settings!r} {settings} {settings.shown()} {settings.model_dump_json()}"
+
+
+def test_engine_arguments_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRACE_ENGINE_ARGS", '{"max_model_len": 2048}')
+    assert Settings().engine_args == {"max_model_len": 2048}
+
+
+def test_the_tree_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValidationError, match="could never be admitted"):
+        Settings(max_inputs=10_000)
+
+
+def test_variables_that_are_no_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRACE_PROT", "8001")
+    monkeypatch.setenv("GRACE_PORT", "8001")
+    assert unknown_variables() == ["GRACE_PROT"]
+
+
+def test_every_setting_has_a_flag_that_names_its_variable_and_default() -> None:
+    text = " ".join(cli.parser().format_help().split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert f"GRACE_{name.upper()}" in text
+        assert field.description
+    assert "GRACE_QUEUE_TIMEOUT_S; 60.0" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"), [(["--port", "99999"], "port"), (["--engine", "fake"], "engine"), (["--config", "no"], "no")]
+)
+def test_wrong_settings_end_with_code_2_and_their_name(
+    argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
