@@ -92,14 +92,14 @@ async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: 
     try:
         checkpoint: Checkpoint = given or await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
         prompter = await asyncio.to_thread(Prompter, checkpoint)
-        engine = engine or make_engine(settings, checkpoint, prompter)
+        running = engine or make_engine(settings, checkpoint, prompter)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(engine.close)
-            await engine.start()
-            await _open(app, settings, engine, checkpoint, prompter, stack)
-            life.ready()
+            stack.push_async_callback(running.close)
+            await running.start()
+            await _open(app, settings, running, checkpoint, prompter, stack)
+            life.ready(lambda: running.dead)
             logs.service.info("ready", extra={"model": served_name(settings), "fingerprint": checkpoint.fingerprint})
-            while not engine.dead:  # noqa: ASYNC110 - an engine has a property for its death, and no event
+            while not running.dead:  # noqa: ASYNC110 - an engine has a property for its death, and no event
                 await asyncio.sleep(_WATCH_S)
             life.end("dead")
             app.state.house.admission.fail()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -27,12 +27,14 @@ class Life:
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
+        self._dead: Callable[[], bool] = lambda: False
         self.phase: Phase = "loading"
         self.exit_code = EXIT_STOPPED
         self.fatal = asyncio.Event()  # set when the process cannot recover
 
-    def ready(self) -> None:
-        """Take requests from now on."""
+    def ready(self, dead: Callable[[], bool]) -> None:
+        """Take requests from now on, for as long as the engine is not `dead`."""
+        self._dead = dead
         if self.phase == "loading":
             self.phase = "ready"
             self._metrics.ready.set(1)
@@ -54,7 +56,7 @@ class Life:
 
     def closed(self) -> ApiError | None:
         """Why a request cannot be taken now; None if it can."""
-        match self.phase:
+        match "dead" if self._dead() else self.phase:
             case "ready":
                 return None
             case "loading":

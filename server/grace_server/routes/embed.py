@@ -116,6 +116,17 @@ class EmbedResponse(BaseModel):
     usage: EmbedUsage
 
 
+_EVENT_SCHEMA = {
+    "type": "object",
+    "description": "one event; its data is JSON",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["rationale", "embedding", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 @router.post(
     "/embed",
     summary="Embed texts and say why",
@@ -124,7 +135,7 @@ class EmbedResponse(BaseModel):
         200: {
             "model": EmbedResponse,
             "description": "Embeddings; with `stream` the events rationale, embedding, done, or error",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT_SCHEMA}},
         },
         **problems(400, 413, 422, 429),
     },

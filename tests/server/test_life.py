@@ -1,0 +1,176 @@
+"""Starting, draining, dying: what an orchestrator sees."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from grace.checkpoint import CheckpointConfig
+from tests.server.conftest import Serve, until
+from tests.support.models import make_model
+
+SECRET = "Zanzibar marmalade quartet."
+
+
+async def test_the_engines_death_is_503_for_all_red_and_a_code_of_its_own(serve: Serve) -> None:
+    service = await serve(seconds=30, live=True, max_running_requests=2)
+    waiting = [asyncio.create_task(service.client.post("/embed", json={"input": f"text {i}"})) for i in range(4)]
+    await until(lambda: service.metric("grace_queued_requests") == 2)
+    service.engine.kill()
+    for reply in await asyncio.gather(*waiting):
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "engine_down"
+    assert service.app.state.life.closed() is not None
+    assert service.done is not None
+    assert await service.done == 4
+    assert service.metric("grace_ready") == 0
+
+
+async def test_after_the_death_readiness_is_red_while_the_process_still_answers(serve: Serve) -> None:
+    service = await serve()
+    service.engine.kill()
+    await until(lambda: service.app.state.life.phase == "dead")
+    for path in ("/readyz", "/health"):
+        reply = await service.client.get(path)
+        assert reply.status_code == 503
+        assert reply.headers["retry-after"]
+    assert (await service.client.get("/livez")).status_code == 200
+    assert (await service.client.post("/embed", json={"input": "x"})).status_code == 503
+
+
+@asynccontextmanager
+async def process(*flags: str, **variables: str) -> AsyncIterator[Process]:
+    """`grace-serve` as an operator starts it."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "grace_server.cli",
+        "--engine=transformers",
+        "--port=0",
+        *flags,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+
+
+async def address(child: Process) -> str:
+    assert child.stdout is not None
+    async with asyncio.timeout(90):
+        line = (await child.stdout.readline()).decode()
+    found = re.search(r"http://\S+", line)
+    assert found, line
+    return found[0]
+
+
+async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_path: Path) -> None:
+    # Long enough to be seen running: 1500 tokens take a tiny model some seconds.
+    folder = make_model(
+        tmp_path / "m", context=2048, stop_bias=1e-6, config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=1500)
+    )
+    async with (
+        process(f"--model={folder}", f"--data-dir={tmp_path}/data", GRACE_PROT="1") as child,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        url = await address(child)
+        assert (await client.get(f"{url}/readyz")).status_code == 200
+        body = {"input": SECRET, "max_rationale_tokens": 1500}
+        running = asyncio.create_task(client.post(f"{url}/embed", json=body))
+        await asyncio.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        for path in ("/readyz", "/v1/models"):
+            refused = await client.get(f"{url}{path}")
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "draining"
+            assert refused.headers["retry-after"]
+        assert (await client.get(f"{url}/livez")).status_code == 200
+        reply = await running
+        assert reply.status_code == 200
+        async with asyncio.timeout(20):
+            assert child.stderr is not None
+            logged = (await child.stderr.read()).decode()
+            assert await child.wait() == 0
+        lines = [json.loads(line) for line in logged.splitlines()]
+        assert any(line.get("variable") == "GRACE_PROT" for line in lines)
+        [done] = [line for line in lines if line.get("route") == "/embed"]
+        assert done["status"] == 200
+        assert done["request_id"] == reply.headers["x-request-id"]
+        assert done["completion_tokens"] == reply.json()["usage"]["completion_tokens"]
+        assert done["generate_s"] > 0
+        assert "Zanzibar" not in logged
+
+
+async def test_a_second_sigterm_forces(tmp_path: Path) -> None:
+    folder = make_model(
+        tmp_path / "m", context=8192, stop_bias=1e-6, config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=7000)
+    )
+    async with (
+        process(f"--model={folder}", f"--data-dir={tmp_path}/data") as child,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        url = await address(child)
+        body = {"input": "a text", "max_rationale_tokens": 7000}
+        running = asyncio.create_task(client.post(f"{url}/embed", json=body))
+        await asyncio.sleep(0.5)
+        child.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert child.returncode is None
+        child.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(8):
+            await child.wait()
+        running.cancel()
+
+
+async def test_a_model_that_is_none_ends_the_process_with_its_reason(tmp_path: Path) -> None:
+    async with process(f"--model={tmp_path}", f"--data-dir={tmp_path}/data") as child:
+        async with asyncio.timeout(90):
+            _, logged = await child.communicate()
+        assert child.returncode == 3
+        assert b"cannot be served" in logged
+        assert b"config.json" in logged
+
+
+async def test_a_taken_port_ends_the_process_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with process(f"--model={tmp_path}", f"--port={taken.getsockname()[1]}") as child:
+            async with asyncio.timeout(90):
+                _, said = await child.communicate()
+        assert child.returncode == 5
+        assert b"cannot listen" in said
+
+
+@pytest.mark.parametrize("log_texts", [False, True])
+async def test_texts_are_logged_only_when_switched_on(
+    serve: Serve, caplog: pytest.LogCaptureFixture, log_texts: bool
+) -> None:
+    service = await serve(log_texts=log_texts)
+    with caplog.at_level("DEBUG"):
+        reply = await service.embed(input=SECRET, explain=True)
+        await service.embed(422, input=SECRET, dimensions=10_000)
+        await service.embed(422, input=SECRET, role=SECRET)
+        await service.embed(422, input=[SECRET, 1])
+        await service.client.post("/embed", json={"input": SECRET, "stream": True})
+        await service.client.post("/v1/embeddings", json={"input": SECRET, "model": "tiny"})
+    logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
+    assert ("Zanzibar" in logged) == log_texts
+    assert (reply["data"][0]["rationale"]["understanding"] in logged) == log_texts
