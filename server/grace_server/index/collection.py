@@ -168,6 +168,10 @@ class Collection:
         """What explanations of a document are computed from."""
         return self.store.read(lambda c: reading.sums(c, label))
 
+    def vectors(self, labels: Labels) -> Floats:
+        """(M, H) stored vectors of those of the labels that are still there."""
+        return self._fetch(labels)[1]
+
     def job(self, job: str) -> jobs.IndexJob | None:
         """A job's progress, or None."""
         return self.store.read(lambda c: jobs.find_job(c, job))

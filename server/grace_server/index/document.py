@@ -158,6 +158,8 @@ def rationale_of(text: str, *, finish_reason: str | None, tokens: int, thinking_
 
 def _check(document: Mapping[str, Any], here: str, dimensions: int | None, normalize: bool) -> DocumentInput:
     text = document.get("text")
+    if text is None and document.get("vector") is not None:
+        text = ""
     if not isinstance(text, str):
         raise InvalidValue(f"{here}.text must be a text", param=f"{here}.text")
     if len(text) > MAX_TEXT_BYTES or len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES:

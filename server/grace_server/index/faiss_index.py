@@ -101,6 +101,14 @@ class FaissIndex:
         with self._writing:
             self._state = _State(Matrix.empty(self.dimensions))
 
+    def differing(self, labels: Labels, vectors: Floats) -> Labels:
+        """Those of (N,) labels whose vectors in memory are not the (N, H) given ones; quantised ones pass."""
+        state = self._state
+        wrong = [_differing(state.matrix.labels, state.matrix.vectors, labels, vectors)]
+        if state.base is not None and (rows := state.base.rows()) is not None:
+            wrong.append(_differing(state.base.labels, rows, labels, vectors))
+        return np.concatenate(wrong)
+
     @property
     def base(self) -> Base | None:
         """The built part, if there is one."""
@@ -184,6 +192,8 @@ class FaissIndex:
             alive = np.zeros(len(base), np.bool_)
             alive[positions] = True
         living = len(base) if alive is None else int(np.count_nonzero(alive))
+        if not living:
+            return [Neighbours(np.empty(0, np.int64), np.empty(0, np.float32), exact=True)] * len(queries)
         wanted = min(k * self._settings.rescore if base.quantised else k, len(base))
         positions, scores = base.search(queries, wanted, alive=alive)
         found: list[Neighbours] = []
@@ -221,6 +231,11 @@ def _without(state: _State, labels: Labels) -> _State:
     alive = np.ones(len(state.base), np.bool_) if state.alive is None else state.alive.copy()
     alive[positions] = False
     return replace(state, matrix=matrix, alive=alive, dead=int(len(alive) - np.count_nonzero(alive)))
+
+
+def _differing(held: Labels, rows: Floats, labels: Labels, vectors: Floats) -> Labels:
+    common, mine, theirs = np.intersect1d(held, labels, assume_unique=True, return_indices=True)
+    return np.asarray(common[(rows[mine] != vectors[theirs]).any(axis=1)])
 
 
 def _sorted(labels: Labels, scores: Floats, k: int, *, exact: bool) -> Neighbours:

@@ -47,8 +47,6 @@ class Store:
         self.path = path
         self._faults = faults
         self._readers: queue.LifoQueue[Connection] = queue.LifoQueue()
-        self._opened: list[Connection] = []
-        self._opening = threading.Lock()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._closed = False
         with translated(path):
@@ -91,7 +89,10 @@ class Store:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                self._readers.put(connection)
+                if self._closed:
+                    connection.close()  # `close` leaves a connection in use to the one who uses it
+                else:
+                    self._readers.put(connection)
 
     def copy_to(self, path: Path) -> None:
         """A compact copy of the database as it is now. `path` must not exist."""
@@ -126,6 +127,10 @@ class Store:
 
         return self.write(check)
 
+    def rebuild_text_index(self) -> None:
+        """Make the FTS5 index anew from the texts."""
+        self.write(lambda connection: connection.execute("INSERT INTO lexical (lexical) VALUES ('rebuild')") and None)
+
     def close(self) -> None:
         """Finish what is queued, then close. A second call does nothing."""
         if self._closed:
@@ -133,8 +138,9 @@ class Store:
         self._closed = True
         self._tasks.put(None)
         self._thread.join()
-        for connection in self._opened:
-            connection.close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._readers.get_nowait().close()
         # Last of all, so that closing it folds the WAL into the file.
         self._writer.close()
 
@@ -167,11 +173,9 @@ class Store:
         try:
             return self._readers.get_nowait()
         except queue.Empty:
-            with self._opening:
-                connection = self._connect("NORMAL")
-                connection.execute("PRAGMA query_only = ON")
-                self._opened.append(connection)
-                return connection
+            connection = self._connect("NORMAL")
+            connection.execute("PRAGMA query_only = ON")
+            return connection
 
     def _connect(self, synchronous: str) -> Connection:
         connection = sqlite3.connect(
@@ -196,6 +200,8 @@ def translated(path: Path) -> Iterator[None]:
                 raise StoreFull("the disk (or the quota) is full: nothing of this request was kept") from error
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_BUSY:
                 raise StoreUnavailable(f"the store cannot be used: {error}") from error
+            case 0 if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+                raise StoreUnavailable("the index was closed or deleted just now") from error
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 raise StoreDamaged(f"{path.name} is damaged ({error}): restore a snapshot") from error
             case _:

@@ -1,0 +1,212 @@
+"""The collections of a running server: what routes call. Blocking work goes to threads, embedding to the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from grace_server.index import searching
+from grace_server.index.approximate import Stopped, use_threads
+from grace_server.index.catalog import Catalog
+from grace_server.index.collection import Collection, with_defaults
+from grace_server.index.embedder import Embedder
+from grace_server.index.errors import Conflict, JobNotFound
+from grace_server.index.jobs import IndexJob
+from grace_server.index.model import Model
+from grace_server.index.searching import Answer, Options
+from grace_server.index.settings import CollectionSettings
+from grace_server.index.writing import Change
+
+log = logging.getLogger("grace.index")
+Result = TypeVar("Result")
+
+SEARCH_THREADS = max(2, os.cpu_count() or 2)
+MAINTENANCE_S = 2.0  # between two looks at whether an index is due for a merge
+EMBEDDINGS_AT_ONCE = 32  # per collection; the stops before the engine decide how many really run
+
+
+class Indexes:
+    """Made by `open_indexes`. Every method may be called from any request."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        model: Model,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        embeddings_at_once: int = EMBEDDINGS_AT_ONCE,
+    ) -> None:
+        self.catalog = catalog
+        self.model = model
+        self._monotonic = monotonic
+        self._at_once = embeddings_at_once
+        # One FAISS thread per search: searches run beside each other, not each on all cores.
+        self._searches = ThreadPoolExecutor(SEARCH_THREADS, "search", lambda: use_threads(1))
+        self._builds = ThreadPoolExecutor(1, "index build", lambda: use_threads(max(1, (os.cpu_count() or 2) // 2)))
+        self._embedders: dict[str, tuple[Embedder, asyncio.Task[None]]] = {}
+        self._upkeep: asyncio.Task[None] | None = None
+        self._progress = asyncio.Condition()
+        self._told: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Go on with what earlier processes left."""
+        for collection in self.catalog:
+            self._employ(collection)
+        self._upkeep = asyncio.create_task(self._maintain())
+
+    async def close(self) -> None:
+        """Stop the background work; what is not done is done after the next start."""
+        tasks = [task for _, task in self._embedders.values()]
+        tasks += [self._upkeep] if self._upkeep else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._told, return_exceptions=True)
+        await asyncio.to_thread(self.catalog.close)
+        self._searches.shutdown(cancel_futures=True)
+        self._builds.shutdown(cancel_futures=True)
+
+    async def create(self, name: str, settings: CollectionSettings) -> tuple[Collection, bool]:
+        """A collection of that name and those settings, and whether it is new. Creating it again changes nothing.
+
+        Raises:
+            Conflict: there is one with other settings.
+        """
+        checkpoint = self.model.checkpoint
+        settings, dimensions = with_defaults(settings, hidden_size=checkpoint.hidden_size)
+
+        def create() -> tuple[Collection, bool]:
+            existing = next((c for c in self.catalog if c.name == name), None)
+            if existing is not None:
+                if existing.settings != settings or existing.fingerprint != checkpoint.fingerprint:
+                    raise Conflict(
+                        f"there is an index {name!r} with other settings or of another model: delete it first, or "
+                        "take another name",
+                        param="name",
+                    )
+                return existing, False
+            made = self.catalog.create(name, settings, dimensions=dimensions, fingerprint=checkpoint.fingerprint)
+            return made, True
+
+        collection, new = await asyncio.to_thread(create)
+        self._employ(collection)
+        return collection, new
+
+    async def delete(self, name: str) -> None:
+        """Delete a collection."""
+        collection = self.catalog.get(name)
+        if collection.name == name and collection.id in self._embedders:
+            _, task = self._embedders.pop(collection.id)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(self.catalog.delete, name)
+
+    async def write(self, name: str, documents: Sequence[Mapping[str, Any]], *, wait: bool) -> tuple[IndexJob, Change]:
+        """Write documents; they are durable when this returns. `wait` for their vectors, too.
+
+        Raises:
+            FingerprintMismatch: texts need embedding, and the collection was built by another model.
+        """
+        collection = self.catalog.get(name)
+        if any(document.get("vector") is None for document in documents):
+            self.model.check(collection)
+        job, change = await asyncio.to_thread(collection.upsert, documents)
+        if change.embedding:
+            self._employ(collection).wake()
+        progress = await self.job(job)
+        while wait and progress.finished_at is None:
+            await self.progress(timeout_s=1.0)
+            progress = await self.job(job)
+        return progress, change
+
+    async def job(self, job: str) -> IndexJob:
+        """A job's progress.
+
+        Raises:
+            JobNotFound: there is none, or its collection was deleted.
+        """
+        return await asyncio.to_thread(lambda: self._find_job(job)[1])
+
+    async def cancel(self, job: str) -> IndexJob:
+        """Stop a job; what is embedded stays."""
+        collection, _ = await asyncio.to_thread(self._find_job, job)
+        await asyncio.to_thread(collection.cancel, job)
+        self._tell()
+        return await self.job(job)
+
+    def rate(self, job: str) -> float | None:
+        """Documents per second that the collection of a job makes now."""
+        collection, _ = self._find_job(job)
+        embedder = self._embedders.get(collection.id)
+        return embedder[0].rate if embedder else None
+
+    async def progress(self, *, timeout_s: float) -> None:
+        """Wait until some job has moved on, or the time is up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._progress:
+                await self._progress.wait()
+
+    async def search(
+        self, name: str, *, texts: Sequence[str | None], vectors: Sequence[object], options: Options
+    ) -> tuple[list[Answer], float, float]:
+        """Answers, milliseconds of embedding, milliseconds of searching."""
+        collection = self.catalog.get(name)
+        began = self._monotonic()
+        questions = await searching.ask(self.model, collection, texts=texts, vectors=vectors, options=options)
+        embedding_ms = (self._monotonic() - began) * 1000
+        answers, search_ms = await self.on_search_thread(lambda: searching.find(collection, questions, options))
+        return answers, embedding_ms, search_ms
+
+    async def on_search_thread(self, work: Callable[[], Result]) -> Result:
+        """Run blocking work where searches run."""
+        return await asyncio.get_running_loop().run_in_executor(self._searches, work)
+
+    def _find_job(self, job: str) -> tuple[Collection, IndexJob]:
+        for collection in self.catalog:
+            if (found := collection.job(job)) is not None:
+                return collection, found
+        raise JobNotFound(f"there is no job {job[:80]!r}", param="job")
+
+    def _employ(self, collection: Collection) -> Embedder:
+        """The embedder of a collection; of one built by another model it only waits."""
+        if collection.id not in self._embedders:
+            embedder = Embedder(
+                collection,
+                self.model,
+                concurrency=self._at_once,
+                monotonic=self._monotonic,
+                on_progress=self._tell,
+            )
+            runs = embedder.run() if collection.fingerprint == self.model.fingerprint else asyncio.sleep(0)
+            self._embedders[collection.id] = (embedder, asyncio.create_task(runs))
+        return self._embedders[collection.id][0]
+
+    def _tell(self) -> None:
+        async def tell() -> None:
+            async with self._progress:
+                self._progress.notify_all()
+
+        task = asyncio.create_task(tell())
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
+
+    async def _maintain(self) -> None:
+        """Keep the vector indexes in shape, one at a time, beside searches and writes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for collection in list(self.catalog):
+                if collection.index.due() is None:
+                    continue
+                try:
+                    await loop.run_in_executor(self._builds, collection.maintain)
+                except Stopped:
+                    continue
+                except Exception as error:  # noqa: BLE001 - searches go on as before; `describe` tells
+                    collection.doubts.append(f"maintenance: {error}")
+                    log.warning("maintenance of index %s failed: %s", collection.name, error)
+            await asyncio.sleep(MAINTENANCE_S)

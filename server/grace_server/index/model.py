@@ -1,0 +1,77 @@
+"""The model as the index sees it: a text in, a vector with its rationale and sums out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grace.pooling import finish
+from grace.representation import Job, Mode, Representation, Role
+from grace_server.index.collection import Collection
+from grace_server.index.errors import FingerprintMismatch
+from grace_server.index.vectors import Floats
+
+if TYPE_CHECKING:
+    from grace.checkpoint import Checkpoint
+    from grace.prompt import Prompter
+
+Represent = Callable[[Job], Awaitable[Representation]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Represented:
+    """A text with its vector, and what the vector was made of."""
+
+    job: Job
+    representation: Representation
+    vector: Floats  # (H,)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One checkpoint behind one `represent`."""
+
+    represent: Represent
+    prompter: Prompter
+    checkpoint: Checkpoint
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the checkpoint."""
+        return self.checkpoint.fingerprint
+
+    async def embed(
+        self, collection: Collection, text: str, *, role: Role, mode: Mode, given: str | None = None
+    ) -> Represented:
+        """Embed a text the way a collection wants it.
+
+        Raises:
+            InvalidInput, EngineError, ApiError: as the prompt, the engine and the stops before it say.
+        """
+        settings = collection.settings
+        job = await asyncio.to_thread(
+            self.prompter.job, text, role=role, mode="reason" if given is not None else mode, given=given
+        )
+        representation = await self.represent(job)
+        vector = representation.vector(
+            settings.pooling, dimensions=settings.dimensions, normalize=settings.metric == "cosine"
+        )
+        return Represented(job, representation, finish(vector, dimensions=None, normalize=False))
+
+    def check(self, collection: Collection) -> None:
+        """Refuse to compare the vectors of two models.
+
+        Raises:
+            FingerprintMismatch: the collection was built by another one; the message says what to do.
+        """
+        if collection.fingerprint == self.fingerprint:
+            return
+        built = "from ready vectors" if collection.fingerprint is None else f"by the model {collection.fingerprint}"
+        raise FingerprintMismatch(
+            f"index {collection.name!r} was built {built}, this server runs {self.fingerprint}: their vectors do not "
+            f"compare. Search it with method 'lexical' or with a vector of its own model, serve that model, or embed "
+            f"it anew with: grace-index migrate --index {collection.name} --to NEW_NAME --model {self.checkpoint.name}",
+            param="index",
+        )

@@ -1,0 +1,164 @@
+"""`/indexes` and `/aliases`: create, list, describe, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from grace_server.errors import problems
+from grace_server.index.collection import Collection
+from grace_server.index.routes.shapes import Strict, indexes_of
+from grace_server.index.settings import CollectionSettings, Durability, Kind, Metric, Quantization, Sums
+
+router = APIRouter(tags=["indexes"])
+_DEFAULTS = CollectionSettings()
+
+
+class SettingsIn(Strict):
+    """How documents are embedded, compared and kept. Fixed once the index is there."""
+
+    kind: Kind = Field(_DEFAULTS.kind, description="`auto`: exact up to `flat_limit` rows, HNSW above")
+    metric: Metric = Field(_DEFAULTS.metric, description="`dot` keeps the lengths of the vectors")
+    quantization: Quantization = Field(_DEFAULTS.quantization, description="less memory; hits are scored exactly again")
+    document_mode: Literal["reason", "direct"] = _DEFAULTS.document_mode
+    query_mode: Literal["reason", "direct"] = _DEFAULTS.query_mode
+    pooling: Literal["mean", "rationale", "input", "last"] | None = Field(None, description="null: the checkpoint's")
+    dimensions: int | None = Field(None, description="keep this many leading dimensions; null keeps all")
+    sums: Sums = Field(
+        _DEFAULTS.sums, description="precision of what explanations are computed from; `none`: no explaining"
+    )
+    durability: Durability = Field(_DEFAULTS.durability, description="SQLite's `synchronous`")
+    flat_limit: int = Field(_DEFAULTS.flat_limit, description="rows up to which every vector is compared")
+    links: int = Field(_DEFAULTS.links, description="HNSW: neighbours per node")
+    build_width: int = Field(_DEFAULTS.build_width, description="HNSW: efConstruction")
+    search_width: int = Field(_DEFAULTS.search_width, description="HNSW: efSearch")
+    probes: float = Field(_DEFAULTS.probes, description="IVF: share of the cells searched")
+    rescore: int = Field(_DEFAULTS.rescore, description="candidates scored exactly per hit, when quantised")
+
+
+class IndexIn(Strict):
+    """A new index."""
+
+    settings: SettingsIn | None = None
+
+
+class CountsOut(BaseModel):
+    """Documents by state."""
+
+    ready: int
+    pending: int
+    failed: int
+    cancelled: int
+
+
+class IndexOut(BaseModel):
+    """An index, described."""
+
+    object: Literal["index"] = "index"
+    name: str
+    aliases: list[str]
+    settings: dict[str, Any]
+    dimensions: int
+    fingerprint: str | None = Field(description="of the model that built it")
+    rows: int = Field(description="documents with a vector")
+    documents: CountsOut
+    tombstones: int = Field(description="deleted rows that a compaction will drop")
+    index_kind: str = Field(description="what answers dense searches now")
+    bytes: int = Field(description="on disk")
+    seq: int = Field(description="number of the last change")
+    created_at: float = Field(description="seconds since 1970")
+    checkpoint_age_s: float | None = Field(description="null: there is none, as for a flat index")
+    doubts: list[str] = Field(description="checkpoints not believed at the last start, and failures in the background")
+
+
+class IndexList(BaseModel):
+    """All indexes."""
+
+    object: Literal["list"] = "list"
+    data: list[IndexOut]
+
+
+class AliasIn(Strict):
+    """What an alias shall name."""
+
+    index: str
+
+
+class AliasOut(BaseModel):
+    """An alias."""
+
+    object: Literal["alias"] = "alias"
+    alias: str
+    index: str
+
+
+@router.put("/indexes/{name}", responses=problems(409), status_code=201)
+async def create_index(request: Request, response: Response, name: str, body: IndexIn | None = None) -> IndexOut:
+    """Create an index: 201. Doing it again with the same settings changes nothing and answers 200."""
+    indexes = indexes_of(request)
+    chosen = ((body and body.settings) or SettingsIn.model_validate({})).model_dump()
+    if chosen["pooling"] is None:
+        chosen["pooling"] = indexes.model.checkpoint.config.pooling
+    collection, new = await indexes.create(name, CollectionSettings(**chosen))
+    response.status_code = 201 if new else 200
+    return await _described(collection)
+
+
+@router.get("/indexes")
+async def list_indexes(request: Request) -> IndexList:
+    """All indexes, by name."""
+    return IndexList(data=[await _described(collection) for collection in indexes_of(request).catalog])
+
+
+@router.get("/indexes/{name}", responses=problems(404))
+async def describe_index(request: Request, name: str) -> IndexOut:
+    """Sizes, states and settings of an index."""
+    return await _described(indexes_of(request).catalog.get(name))
+
+
+@router.delete("/indexes/{name}", responses=problems(404, 409))
+async def delete_index(request: Request, name: str) -> dict[str, Any]:
+    """Delete an index with all its documents. By its own name only, not by an alias."""
+    await indexes_of(request).delete(name)
+    return {"object": "index", "name": name, "deleted": True}
+
+
+@router.put("/aliases/{alias}", responses=problems(404, 409))
+async def set_alias(request: Request, alias: str, body: AliasIn) -> AliasOut:
+    """Let an alias name an index from now on, whatever it named before. Searches under way are not disturbed."""
+    collection = await asyncio.to_thread(indexes_of(request).catalog.set_alias, alias, body.index)
+    return AliasOut(alias=alias, index=collection.name)
+
+
+@router.delete("/aliases/{alias}")
+async def remove_alias(request: Request, alias: str) -> dict[str, Any]:
+    """Give an alias up. Doing it twice is no error."""
+    await asyncio.to_thread(indexes_of(request).catalog.remove_alias, alias)
+    return {"object": "alias", "alias": alias, "deleted": True}
+
+
+async def _described(collection: Collection) -> IndexOut:
+    described = await asyncio.to_thread(collection.describe)
+    counts = described.counts
+    return IndexOut(
+        name=described.name,
+        aliases=list(described.aliases),
+        settings=asdict(described.settings),
+        dimensions=described.dimensions,
+        fingerprint=described.fingerprint,
+        rows=counts.ready,
+        documents=CountsOut(
+            ready=counts.ready, pending=counts.pending, failed=counts.failed, cancelled=counts.cancelled
+        ),
+        tombstones=max(counts.tombstones, described.index_tombstones),
+        index_kind=described.index_kind,
+        bytes=described.bytes,
+        seq=counts.seq,
+        created_at=described.created_at,
+        checkpoint_age_s=described.checkpoint_age_s,
+        doubts=list(described.doubts),
+    )

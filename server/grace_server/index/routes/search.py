@@ -1,0 +1,191 @@
+"""`POST /search`: by words, by vector, or by both."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from grace.representation import Mode, Source
+from grace_server.errors import problems
+from grace_server.index.errors import InvalidValue
+from grace_server.index.explanation import Explanation, Piece
+from grace_server.index.filters import compile_filter
+from grace_server.index.routes.shapes import RationaleOut, Strict, indexes_of, rationale_out
+from grace_server.index.searching import Answer, Hit, Method, Options, Place
+
+router = APIRouter(tags=["search"])
+
+MAX_K, MAX_REACH, MAX_QUERIES = 1_000, 10_000, 64
+
+
+class SearchIn(Strict):
+    """A question to an index, or several at once."""
+
+    index: str = "default"
+    query: str | list[str] | None = None
+    vector: list[float] | list[list[float]] | None = Field(None, description="instead of embedding the query")
+    k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
+    offset: Annotated[int, Field(ge=0, le=MAX_REACH - MAX_K)] = Field(0, description="hits to pass over, for paging")
+    method: Method = "dense"
+    mode: Mode | None = Field(None, description="of the query; null: as the index says")
+    filter: dict[str, Any] | None = Field(None, description="on metadata; see docs/search.md")
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="leave out hits with a lower score"
+    )
+    explain: bool = False
+
+
+class QueryOut(BaseModel):
+    """The question as it was understood."""
+
+    text: str | None
+    rationale: RationaleOut | None
+
+
+class PieceOut(BaseModel):
+    """A segment of the query or the document; offsets are into its text or its rationale."""
+
+    source: Source
+    text: str
+    start: int
+    end: int
+
+
+class PairOut(BaseModel):
+    """What a segment of the query and one of the document add to the score, by their places in the lists."""
+
+    query: int
+    document: int
+    contribution: float
+
+
+class ExplanationOut(BaseModel):
+    """All pairs; their contributions add up to `score`. Exact arithmetic of the score, not a claim about causes."""
+
+    score: float
+    query: list[PieceOut]
+    document: list[PieceOut]
+    pairs: list[PairOut]
+
+
+class PlaceOut(BaseModel):
+    """Rank and score of a hit in one of the lists that a hybrid search fuses."""
+
+    rank: int
+    score: float
+
+
+class HitOut(BaseModel):
+    """A document found."""
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+    rationale: RationaleOut | None
+    dense: PlaceOut | None = Field(description="hybrid only")
+    lexical: PlaceOut | None = Field(description="hybrid only")
+    explanation: ExplanationOut | None
+    not_explained: str | None = Field(description="why there is no explanation, where one was asked for")
+
+
+class TimingOut(BaseModel):
+    """Milliseconds."""
+
+    embed: float
+    search: float
+
+
+class SearchOut(BaseModel):
+    """What one question found."""
+
+    query: QueryOut
+    exact: bool = Field(description="true only if no other document could belong here")
+    timing_ms: TimingOut
+    hits: list[HitOut]
+
+
+class SearchesOut(BaseModel):
+    """What several questions found, in their order."""
+
+    results: list[SearchOut]
+
+
+@router.post("/search", responses=problems(404, 409, 429))
+async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
+    """The documents nearest to a query. A list of queries or vectors is answered with `results`, one for each."""
+    texts, vectors, several = _questions(body)
+    options = Options(
+        k=body.k,
+        offset=body.offset,
+        method=body.method,
+        mode=body.mode,
+        clause=None if body.filter is None else compile_filter(body.filter),
+        threshold=body.threshold,
+        explain=body.explain,
+    )
+    answers, embed_ms, search_ms = await indexes_of(request).search(
+        body.index, texts=texts, vectors=vectors, options=options
+    )
+    timing = TimingOut(embed=round(embed_ms, 3), search=round(search_ms, 3))
+    results = [_answer(answer, timing) for answer in answers]
+    return SearchesOut(results=results) if several else results[0]
+
+
+def _questions(body: SearchIn) -> tuple[list[str | None], list[object], bool]:
+    """Words and vectors of each question, and whether several were asked."""
+    texts: list[str | None] = list(body.query) if isinstance(body.query, list) else [body.query]
+    nested = body.vector is not None and bool(body.vector) and isinstance(body.vector[0], list)
+    vectors: list[object] = list(body.vector) if nested and body.vector is not None else [body.vector]
+    several = isinstance(body.query, list) or nested
+    if body.query is None:
+        texts = [None] * len(vectors)
+    if body.vector is None:
+        vectors = [None] * len(texts)
+    if len(texts) != len(vectors):
+        raise InvalidValue(f"{len(texts)} queries but {len(vectors)} vectors", param="vector")
+    if not 1 <= len(texts) <= MAX_QUERIES:
+        raise InvalidValue(f"1..{MAX_QUERIES} queries at once, not {len(texts)}", param="query")
+    return texts, vectors, several
+
+
+def _answer(answer: Answer, timing: TimingOut) -> SearchOut:
+    return SearchOut(
+        query=QueryOut(text=answer.text, rationale=rationale_out(answer.rationale)),
+        exact=answer.exact,
+        timing_ms=timing,
+        hits=[_hit(hit) for hit in answer.hits],
+    )
+
+
+def _hit(hit: Hit) -> HitOut:
+    return HitOut(
+        id=hit.document.id,
+        score=hit.score,
+        text=hit.document.text,
+        metadata=hit.document.metadata,
+        rationale=rationale_out(hit.document.rationale),
+        dense=_place(hit.dense),
+        lexical=_place(hit.lexical),
+        explanation=None if hit.explanation is None else _explanation(hit.explanation),
+        not_explained=hit.not_explained,
+    )
+
+
+def _place(place: Place | None) -> PlaceOut | None:
+    return None if place is None else PlaceOut(rank=place.rank, score=place.score)
+
+
+def _explanation(explanation: Explanation) -> ExplanationOut:
+    return ExplanationOut(
+        score=explanation.score,
+        query=[_piece(piece) for piece in explanation.query],
+        document=[_piece(piece) for piece in explanation.document],
+        pairs=[PairOut(query=p.query, document=p.document, contribution=p.contribution) for p in explanation.pairs],
+    )
+
+
+def _piece(piece: Piece) -> PieceOut:
+    return PieceOut(source=piece.source, text=piece.text, start=piece.start, end=piece.end)
