@@ -44,7 +44,8 @@ class Catalog:
         self.folder = data_dir / FOLDER
         self.edges = edges
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / ".lock")
+        # Not of one thread: whoever closes need not be the one who opened.
+        self._lock = FileLock(self.folder / ".lock", thread_local=False)
         owner = self.folder / ".owner"
         try:
             self._lock.acquire(blocking=False)
