@@ -90,7 +90,9 @@ async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: 
     """Load, open the doors, watch the engine until the end; close in reverse."""
     life: Life = app.state.life
     try:
-        checkpoint: Checkpoint = given or await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
+        checkpoint = given
+        if checkpoint is None:
+            checkpoint = await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
         prompter = await asyncio.to_thread(Prompter, checkpoint)
         running = engine or make_engine(settings, checkpoint, prompter)
         async with AsyncExitStack() as stack:

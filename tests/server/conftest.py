@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ async def _in_process(app: FastAPI, settings: Settings, engine: FakeEngine) -> A
 
 @asynccontextmanager
 async def _live(app: FastAPI, settings: Settings, engine: FakeEngine) -> AsyncIterator[Service]:
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = cli.listen(settings)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     done = asyncio.create_task(cli.serve(app, settings, listener))
     await until(lambda: app.state.life.phase == "ready")
@@ -109,5 +108,5 @@ async def _live(app: FastAPI, settings: Settings, engine: FakeEngine) -> AsyncIt
 async def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
     """Wait for something to become true; fail the test if it does not."""
     async with asyncio.timeout(seconds):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)

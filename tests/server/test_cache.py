@@ -158,7 +158,11 @@ async def test_it_stays_within_its_size(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_a_record_is_the_same_after_a_round_trip(prompter: Prompter) -> None:
-    for job in (prompter.job("One. Two."), prompter.job("", mode="direct"), prompter.job("x", given="<think>a</think>")):
+    for job in (
+        prompter.job("One. Two."),
+        prompter.job("", mode="direct"),
+        prompter.job("x", given="<think>a</think>"),
+    ):
         before = await FakeEngine(prompter).represent(job)
         after = records.decode(records.encode(before), job)
         assert (after.segments, after.rationale) == (before.segments, before.rationale)

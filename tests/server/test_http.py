@@ -49,7 +49,9 @@ async def test_without_a_key_only_the_probes_answer(serve: Serve) -> None:
 async def test_any_of_the_keys_opens_and_nothing_else(serve: Serve, header: str, status: int) -> None:
     service = await serve(api_keys=KEYS)
     reply = await service.client.post(
-        "/embed", json={"input": "x"}, headers={"authorization": header.encode()}  # type: ignore[dict-item]
+        "/embed",
+        json={"input": "x"},
+        headers={"authorization": header.encode()},  # type: ignore[dict-item]
     )
     assert reply.status_code == status
 
@@ -109,7 +111,7 @@ async def test_metrics_are_all_there_before_the_first_request(serve: Serve) -> N
         "process_resident_memory_bytes",
     ):
         assert series in text, series
-    names = {name for name in re.findall(r"^# TYPE (grace_\w+) (?:counter|histogram)", text, re.MULTILINE)}
+    names = set(re.findall(r"^# TYPE (grace_\w+) (?:counter|histogram)", text, re.MULTILINE))
     assert all(name.endswith(("_total", "_seconds", "_tokens", "_created")) for name in names), names
 
 

@@ -18,6 +18,9 @@ import httpx
 import pytest
 
 from grace.checkpoint import CheckpointConfig
+from grace_server import cli
+from grace_server.app import create_app
+from grace_server.settings import Settings
 from tests.server.conftest import Serve, until
 from tests.support.models import make_model
 
@@ -84,7 +87,10 @@ async def address(child: Process) -> str:
 async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_path: Path) -> None:
     # Long enough to be seen running: 1500 tokens take a tiny model some seconds.
     folder = make_model(
-        tmp_path / "m", context=2048, stop_bias=1e-6, config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=1500)
+        tmp_path / "m",
+        context=2048,
+        stop_bias=1e-6,
+        config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=1500),
     )
     async with (
         process(f"--model={folder}", f"--data-dir={tmp_path}/data", GRACE_PROT="1") as child,
@@ -122,7 +128,10 @@ async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_pa
 
 async def test_a_second_sigterm_forces(tmp_path: Path) -> None:
     folder = make_model(
-        tmp_path / "m", context=8192, stop_bias=1e-6, config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=7000)
+        tmp_path / "m",
+        context=8192,
+        stop_bias=1e-6,
+        config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=7000),
     )
     async with (
         process(f"--model={folder}", f"--data-dir={tmp_path}/data") as child,
@@ -141,22 +150,21 @@ async def test_a_second_sigterm_forces(tmp_path: Path) -> None:
         running.cancel()
 
 
-async def test_a_model_that_is_none_ends_the_process_with_its_reason(tmp_path: Path) -> None:
-    async with process(f"--model={tmp_path}", f"--data-dir={tmp_path}/data") as child:
-        async with asyncio.timeout(90):
-            _, logged = await child.communicate()
-        assert child.returncode == 3
-        assert b"cannot be served" in logged
-        assert b"config.json" in logged
+async def test_a_model_that_is_none_ends_the_process_with_its_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(model=str(tmp_path), data_dir=tmp_path, port=0)
+    async with asyncio.timeout(20):
+        assert await cli.serve(create_app(settings), settings, cli.listen(settings)) == 3
+    [told] = [record for record in caplog.records if record.message == "the model cannot be served"]
+    assert "config.json" in told.__dict__["error"]
 
 
-async def test_a_taken_port_ends_the_process_at_once(tmp_path: Path) -> None:
+def test_a_taken_port_ends_the_process_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        async with process(f"--model={tmp_path}", f"--port={taken.getsockname()[1]}") as child:
-            async with asyncio.timeout(90):
-                _, said = await child.communicate()
-        assert child.returncode == 5
-        assert b"cannot listen" in said
+        settings = Settings(model=str(tmp_path), data_dir=tmp_path, port=taken.getsockname()[1])
+        assert cli.run(create_app(settings), settings) == 5
+    assert f"cannot listen on 127.0.0.1:{settings.port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("log_texts", [False, True])

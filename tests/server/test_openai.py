@@ -26,9 +26,7 @@ async def test_one_text_a_list_and_both_encodings(serve: Serve) -> None:
         listed = await client.embeddings.create(model="tiny", input=["a text", "another"], dimensions=8, user="me")
     assert default.data[0].embedding == pytest.approx(numbers.data[0].embedding, abs=1e-7)
     raw: Any = packed.data[0].embedding
-    np.testing.assert_array_equal(
-        np.frombuffer(base64.b64decode(raw), "<f4"), np.float32(numbers.data[0].embedding)
-    )
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(raw), "<f4"), np.float32(numbers.data[0].embedding))
     assert (default.object, default.model, default.data[0].object) == ("list", "tiny", "embedding")
     assert default.usage.total_tokens > default.usage.prompt_tokens > 0
     assert [(item.index, len(item.embedding)) for item in listed.data] == [(0, 8), (1, 8)]

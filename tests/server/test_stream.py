@@ -77,11 +77,15 @@ async def test_what_fails_before_the_first_piece_has_a_status(serve: Serve) -> N
 
 
 async def test_what_fails_later_is_an_event_with_the_envelope(serve: Serve) -> None:
-    service = await serve(seconds=0.8)
-    task = asyncio.create_task(streamed(service.client, input="a text"))
-    await asyncio.sleep(0.3)
-    service.engine.kill()
-    found = await task
+    service = await serve(seconds=4, live=True)
+    received = ""
+    async with service.client.stream("POST", "/embed", json={"input": "a text", "stream": True}) as reply:
+        assert reply.status_code == 200
+        async for piece in reply.aiter_text():
+            if not received:
+                service.engine.kill()
+            received += piece
+    found = events(received)
     assert found[0][0] == "rationale"
     assert found[-1][0] == "error"
     assert found[-1][1]["error"].keys() == {"message", "type", "param", "code"}
