@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trl import GRPOTrainer
 
 from grace.prompt import Prompter
-from grace.representation import Job
+from grace.representation import Job, Role
 from grace_training.advantages import flat_groups
 from grace_training.config import GraceConfig
 from grace_training.errors import NonFiniteReward
@@ -50,6 +50,16 @@ class RolloutTrainer(GRPOTrainer):
             return Written([], torch.zeros(0, self.prompter.checkpoint.hidden_size, device=self.accelerator.device))
         with self._sampling_at(temperature):
             return self._write(jobs, per_prompt=1)[0]
+
+    @torch.no_grad()
+    def encode(self, texts: list[str], role: Role) -> Tensor:
+        """(N, H) pooled states of texts with greedy rationales, in batches of similar length."""
+        jobs = [self.prompter.job(text, role=role, max_rationale_tokens=self.max_completion_length) for text in texts]
+        order = sorted(range(len(jobs)), key=lambda n: len(jobs[n].prompt_ids))
+        size = max(1, self.args.per_device_eval_batch_size)
+        pieces = [self.represent([jobs[n] for n in order[i : i + size]], 0.0).states for i in range(0, len(jobs), size)]
+        states = torch.cat([piece for piece in pieces if piece is not None])
+        return states[torch.tensor(order, device=states.device).argsort()]
 
     def pay(self, batch: Batch, drawn: Drawn) -> Tensor:
         """(B, K) rewards of the batches of all processes."""

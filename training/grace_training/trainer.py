@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Trainer
 
 from grace.prompt import Prompter
-from grace_training import advantages, checkpoints
+from grace_training import advantages, checkpoints, heldout
 from grace_training.config import GraceConfig
+from grace_training.data import Example
 from grace_training.errors import BadRecipe, NonFiniteReward
 from grace_training.generation import RolloutTrainer
 from grace_training.metrics import reward_metrics
@@ -38,6 +40,7 @@ class GraceTrainer(RolloutTrainer):
 
     _name = "GRACE"
     beta: float
+    control: Any
     _parts: RewardParts  # of the last batch paid
     _cut_off: Tensor  # (B, K) bool
     _tag_names = ("grace", "sentence-similarity")
@@ -48,7 +51,7 @@ class GraceTrainer(RolloutTrainer):
         args: GraceConfig,
         prompter: Prompter,
         train_dataset: Any,
-        eval_dataset: Any = None,
+        held_out: list[Example] | None = None,
         *,
         callbacks: list[Any] | None = None,
         peft_config: Any = None,
@@ -62,6 +65,7 @@ class GraceTrainer(RolloutTrainer):
             args = copy.copy(args)
             args.beta = args.kl_coefficient  # makes TRL keep a reference; its loss term is left out below
         self.prompter = prompter
+        self.held_out = held_out or []
         self.settings = args.reward_settings()
         self._needs_greedy = args.algorithm == "remax" and not self.settings.zero_greedy_baseline
         super().__init__(
@@ -69,7 +73,7 @@ class GraceTrainer(RolloutTrainer):
             reward_funcs=[grace],
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            eval_dataset=None if held_out is None else train_dataset.select([0]),  # TRL asks for one; ours is below
             processing_class=prompter.tokenizer,
             callbacks=callbacks,
             peft_config=peft_config,
@@ -99,6 +103,19 @@ class GraceTrainer(RolloutTrainer):
         config = self.prompter.checkpoint.config
         with checkpoints.whole_or_nothing(folder, config, main=self.args.should_save):
             super()._save_checkpoint(model, trial)
+
+    def evaluate(self, *_: object, metric_key_prefix: str = "eval", **__: object) -> dict[str, float]:
+        """Held-out retrieval and contrastive reward, greedily; on every process alike, for generation is collective."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            measured = heldout.measure(self.held_out, self.encode)  # type: ignore[arg-type] # str for Role
+        finally:
+            self.model.train(was_training)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        Trainer.log(self, dict(metrics))  # TRL's would write the log of completions a second time
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     # Rewards
 

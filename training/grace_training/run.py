@@ -1,0 +1,207 @@
+"""A run from recipe to checkpoint: open the policy, read the data, train, measure, export."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback, set_seed
+
+from grace.prompt import Prompter
+from grace_training import checkpoints, curves, heldout
+from grace_training.config import GraceConfig
+from grace_training.data import Data, Example, read, training_rows
+from grace_training.errors import BadRecipe, SaveFailed
+from grace_training.export import Provenance, Sample, export
+from grace_training.policy import open_policy
+from grace_training.presets import inert_terms
+from grace_training.progress import Progress
+from grace_training.recipe import Recipe
+from grace_training.trainer import GraceTrainer
+
+FINAL = "final"  # the exported checkpoint, in the run's output_dir
+
+
+class Run:
+    """What a recipe comes to: settings, prompts and data, each checked."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        settings = dict(recipe.settings)
+        # `evaluate` is our own and needs data; without any there is nothing to measure.
+        if recipe.eval_data is not None and "eval_strategy" not in settings:
+            settings.update(eval_strategy="steps", eval_steps=settings.get("eval_steps", 50))
+        settings.setdefault("disable_tqdm", True)  # `Progress` takes its place
+        self.args = GraceConfig(**settings)
+        self.prompter: Prompter = open_policy(
+            recipe.model,
+            max_input_tokens=self.args.max_input_tokens,
+            max_rationale_tokens=self.args.max_completion_length,
+            pooling=self.args.pooling,
+            instruction=recipe.instruction,  # type: ignore[arg-type] # roles are checked by the checkpoint
+        )
+        objective = {"contrastive": "supervised", "simcse": "unsupervised"}.get(recipe.method, self.args.objective)
+        self.data: Data = read(
+            recipe.data,
+            objective,  # type: ignore[arg-type] # str for Objective
+            columns=recipe.columns,
+            skip_bad=recipe.skip_bad,
+            limit=recipe.limit,
+        )
+        self.held_out: Data | None = None
+        if recipe.eval_data is not None:
+            self.held_out = read(recipe.eval_data, "supervised", skip_bad=recipe.skip_bad, limit=recipe.eval_limit)
+        if self.args.eval_strategy != "no" and self.held_out is None:
+            raise BadRecipe("eval_strategy is set, but there is no eval_data to measure on")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.args.output_dir)
+
+    @property
+    def inert(self) -> list[str]:
+        """What of the reward will have no effect."""
+        if self.recipe.method != "grace":
+            return []
+        settings = self.args.reward_settings()
+        return inert_terms(settings, self.args.algorithm, self.args.objective, swapped=self.args.symmetric)
+
+    def resume_from(self, wanted: str | None) -> str | None:
+        """The checkpoint to go on from: a given one, or the newest that is whole; None to start afresh.
+
+        Raises:
+            BadRecipe: there is none, or the given one is not whole.
+        """
+        if wanted is None:
+            return None
+        found = checkpoints.latest(self.folder) if wanted == "latest" else Path(wanted)
+        if found is None or not (found / "grace.json").exists():
+            raise BadRecipe(f"nothing to resume from: no complete checkpoint at {found or self.folder}")
+        return str(found)
+
+    def train(self, resume: str | None = None) -> Path:
+        """Train, measure, export; the folder of the finished checkpoint."""
+        set_seed(self.args.seed)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveFailed(f"{self.folder} cannot be written: {error}") from error
+        return self._train_grace(resume) if self.recipe.method == "grace" else self._train_baseline(resume)
+
+    def _train_grace(self, resume: str | None) -> Path:
+        held_out = self.held_out.examples if self.held_out else None
+        trainer = GraceTrainer(
+            str(self.prompter.checkpoint.folder),
+            self.args,
+            self.prompter,
+            Dataset.from_list(training_rows(self.data.examples, symmetric=self.args.symmetric)),
+            held_out,
+            callbacks=[Progress()],
+            peft_config=self._lora(),
+        )
+        trainer.remove_callback(PrinterCallback)  # `Progress` says what matters, the log holds the rest
+        if held_out and resume is None:
+            trainer.evaluate()
+        trainer.train(resume_from_checkpoint=resume)
+        scores = trainer.evaluate() if held_out else {}
+        samples = self._samples(trainer)
+        main = trainer.args.should_save
+        return self._export(trainer.state, scores, samples, save=lambda folder: self._save(trainer, folder), main=main)
+
+    def _train_baseline(self, resume: str | None) -> Path:
+        from grace_training.baselines.train import Baseline
+
+        assert self.recipe.method != "grace"
+        baseline = Baseline(self.recipe.method, self.prompter, dropout=self.recipe.dropout)
+        before = self._measured(baseline)
+        temperature = self.args.reward_settings().temperature
+        trainer = baseline.train(self.data.examples, self.recipe.settings, temperature=temperature, resume=resume)
+        scores = self._measured(baseline)
+        trainer.state.log_history[:0] = [{"step": 0, **before}] if before else []
+        trainer.state.log_history.append({"step": trainer.state.global_step, **scores})
+
+        def save(folder: Path) -> None:
+            baseline.encoder.save(str(folder))
+
+        return self._export(trainer.state, scores, [], save=save, main=trainer.args.should_save)
+
+    def _measured(self, baseline: Any) -> dict[str, float]:
+        if self.held_out is None:
+            return {}
+        measured = heldout.measure(self.held_out.examples, baseline.encode)
+        return {f"eval_{name}": value for name, value in measured.items()}
+
+    def _lora(self) -> Any:
+        if not self.recipe.lora_rank:
+            return None
+        from peft import LoraConfig
+
+        rank = self.recipe.lora_rank
+        # Not on the head: TRL's fused head would not see it.
+        return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+    def _save(self, trainer: GraceTrainer, folder: Path) -> None:
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        if hasattr(model, "merge_and_unload"):
+            model.merge_and_unload().save_pretrained(folder)
+            self.prompter.tokenizer.save_pretrained(folder)
+            return
+        trainer.save_model(str(folder))
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle has no place in a checkpoint
+
+    def _samples(self, trainer: GraceTrainer, count: int = 3) -> list[Sample]:
+        texts = [example.positive for example in self._sampled(count)]
+        was_training = trainer.model.training
+        trainer.model.eval()
+        jobs = [self.prompter.job(text, max_rationale_tokens=self.args.max_completion_length) for text in texts]
+        written = trainer.represent(jobs, 0.0).token_ids
+        trainer.model.train(was_training)
+        return [Sample(t, self.prompter.decode(tuple(ids))) for t, ids in zip(texts, written, strict=True)]
+
+    def _sampled(self, count: int) -> list[Example]:
+        return (self.held_out or self.data).examples[:count]
+
+    def _export(self, state: Any, scores: dict[str, float], samples: list[Sample], *, save: Any, main: bool) -> Path:
+        sources = {"train": self.recipe.data, "held out": self.recipe.eval_data}
+        fingerprints = {"train": self.data, "held out": self.held_out}
+        provenance = Provenance(
+            method=self.recipe.method,
+            base_model=Path(self.recipe.model).name if Path(self.recipe.model).is_dir() else self.recipe.model,
+            base_fingerprint=self.prompter.checkpoint.fingerprint,
+            steps=state.global_step,
+            settings={k: v for k, v in self.recipe.settings.items() if k != "output_dir"}
+            | {"reward": asdict(self.args.reward_settings())},
+            data={
+                f"{name}: {_names(sources[name])}": data.fingerprint
+                for name, data in fingerprints.items()
+                if data is not None
+            },
+            scores=scores,
+            inert=tuple(self.inert),
+        )
+        drawn = curves.write(state.log_history, self.folder) if main else []
+        folder = export(
+            self.folder / FINAL,
+            self.prompter.checkpoint.config,
+            provenance,
+            save_weights=save,
+            samples=samples,
+            curves=drawn,
+            main=main,
+        )
+        if self.recipe.push_to_hub and main:
+            from huggingface_hub import HfApi
+
+            api = HfApi()
+            api.create_repo(self.recipe.push_to_hub, exist_ok=True)
+            api.upload_folder(repo_id=self.recipe.push_to_hub, folder_path=folder)
+        return folder
+
+
+def _names(source: str | list[str] | None) -> str:
+    """File names without the folders of the machine they were read on."""
+    sources = [source] if isinstance(source, str) else source or []
+    return ", ".join("/".join(Path(s).parts[-2:]) for s in sources)
