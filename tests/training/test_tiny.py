@@ -110,7 +110,7 @@ def test_training_and_serving_put_the_same_ids_around_a_text(writer: Writer):
 
 
 def test_rows_pool_what_serving_pools(writer: Writer):
-    rows = finetune.assemble([Example("document", TEXTS[2])], 128, writer, padding=0)
+    rows = finetune.pad([finetune.encode(Example("document", TEXTS[2]), 128, writer)], padding=0)
     prefix, suffix = writer.prefixes["document"], writer.suffix
     text = writer.text_ids(TEXTS[2], 1000)
     written = len(rows.next_ids)

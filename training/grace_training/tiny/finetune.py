@@ -12,6 +12,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from grace_training.tiny import model, muon, pairs, rationales
+from grace_training.tiny import crew, model, muon, pairs, rationales
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Writer
 from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
@@ -30,18 +31,29 @@ from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 log = logging.getLogger(__name__)
 
 PAIRS = 48  # B, pairs of a batch
-SENTENCE, PASSAGE, LONG = 128, 224, 592  # row lengths in tokens: three shapes only, each is compiled once
-LONG_ROWS = 18
-LM_ROWS, LM_LENGTH = 12, 512
-SHARE_PAIRS, SHARE_LONG = 0.62, 0.20  # of the steps; the rest is plain text
+PART_ROWS = 12  # rows a worker takes at once
+SENTENCE, PASSAGE, LONG = 128, 192, 592  # longest rows of each sort, in tokens
+LONG_ROWS, LONG_PART = 12, 3
+TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 4, 1, model.CONTEXT
+SHARE_PAIRS, SHARE_LONG = 0.72, 0.16  # of the steps; the rest is plain text
 TEMPERATURE = 0.05
 CONTRASTIVE_WEIGHT = 1.0
 SAVE_EVERY_S = 120.0
 
 
 @dataclass(frozen=True)
+class Row:
+    """A prompt with its rationale: template, text [text_from, text_to), template, rationale from `written_from` on."""
+
+    ids: list[int]
+    text_from: int
+    text_to: int
+    written_from: int
+
+
+@dataclass(frozen=True)
 class Rows:
-    """Prompts with their rationales, padded on the right.
+    """Rows padded on the right.
 
     `reason` and `direct` [B, T] mark the pooled positions, as in serving: text, template suffix and rationale without
     its last token; or the text alone. `positions` [N] are the flat places whose next token is part of a rationale,
@@ -55,24 +67,39 @@ class Rows:
     next_ids: Tensor
 
 
-def assemble(examples: Sequence[Example], length: int, writer: Writer, padding: int) -> Rows:
-    """Rows of `length` tokens; a text is cut so that template and rationale always fit."""
-    ids = torch.full((len(examples), length), padding)
-    reason, direct = torch.zeros(len(examples), length), torch.zeros(len(examples), length)
+@dataclass(frozen=True)
+class Part:
+    """What came of some rows: their mean cross-entropy and both unit vectors [B, H], with their graph."""
+
+    loss: Tensor
+    reason: Tensor
+    direct: Tensor
+
+
+def encode(example: Example, longest: int, writer: Writer) -> Row:
+    """One row of at most `longest` tokens; the text is cut so that template and rationale always fit."""
+    prefix, suffix = writer.prefixes[example.role], writer.suffix
+    most = longest - len(prefix) - len(suffix) - LONGEST
+    text = writer.text_ids(example.text, most)
+    target = writer.target_ids(example.target(writer, most))
+    start = len(prefix) + len(text)
+    return Row([*prefix, *text, *suffix, *target], len(prefix), start, start + len(suffix))
+
+
+def pad(rows: Sequence[Row], padding: int) -> Rows:
+    """Rows as tensors, as long as the longest of them (in steps of 8)."""
+    length = -(-max(len(row.ids) for row in rows) // 8) * 8
+    ids = torch.full((len(rows), length), padding)
+    reason, direct = torch.zeros(len(rows), length), torch.zeros(len(rows), length)
     positions: list[int] = []
     next_ids: list[int] = []
-    for row, example in enumerate(examples):
-        prefix, suffix = writer.prefixes[example.role], writer.suffix
-        most = length - len(prefix) - len(suffix) - LONGEST
-        text = writer.text_ids(example.text, most)
-        target = writer.target_ids(example.target(writer, most))[:LONGEST]
-        written_from = len(prefix) + len(text) + len(suffix)
-        end = written_from + len(target)
-        ids[row, :end] = torch.tensor([*prefix, *text, *suffix, *target])
-        reason[row, len(prefix) : end - 1] = 1
-        direct[row, len(prefix) : len(prefix) + len(text)] = 1
-        positions += range(row * length + written_from - 1, row * length + end - 1)
-        next_ids += target
+    for i, row in enumerate(rows):
+        end = len(row.ids)
+        ids[i, :end] = torch.tensor(row.ids)
+        reason[i, row.text_from : end - 1] = 1
+        direct[i, row.text_from : row.text_to] = 1
+        positions += range(i * length + row.written_from - 1, i * length + end - 1)
+        next_ids += row.ids[row.written_from :]
     return Rows(ids, reason, direct, torch.tensor(positions), torch.tensor(next_ids))
 
 
@@ -103,49 +130,89 @@ def draw_pairs(kind: Kind, rng: np.random.Generator) -> tuple[list[Example], lis
 
 
 class Stage:
-    """The losses of the three kinds of step, on one network."""
+    """The gradients of the three kinds of step, on one network; the parts of a batch go to the crew."""
 
-    def __init__(self, network: Qwen2ForCausalLM, writer: Writer, padding: int, *, compiled: bool = True) -> None:
+    def __init__(self, network: Qwen2ForCausalLM, writer: Writer, padding: int, workers: crew.Crew) -> None:
         self._network = network
         self._writer = writer
         self._padding = padding
+        self._workers = workers
+        self._parameters = list(network.parameters())
 
-        def states(ids: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
-                return model.states(network, ids)
+    def pair_step(self, kind: Kind, rng: np.random.Generator) -> tuple[float, float]:
+        """Set the gradients of one batch of pairs; returns the losses of rationales and vectors.
 
-        self._states: Callable[[Tensor], Tensor] = torch.compile(states, dynamic=False) if compiled else states
-
-    def pair_loss(self, kind: Kind, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the rationales and InfoNCE of the vectors of one batch of pairs."""
+        The contrast needs all vectors at once, a part's backward pass only the gradient at its own vectors: so the
+        parts run forward, the contrast is taken on detached vectors, and the parts run backward.
+        """
         firsts, seconds, clash = draw_pairs(kind, rng)
-        length = PASSAGE if kind.long else SENTENCE
-        # Every forward pass has PAIRS rows, so that shapes repeat.
-        groups = [(firsts, SENTENCE)] + [(seconds[i : i + PAIRS], length) for i in range(0, len(seconds), PAIRS)]
-        written, reason, direct = [], [], []
-        for examples, row_length in groups:
-            rows = assemble(examples, row_length, self._writer, self._padding)
-            hidden = self._states(rows.ids)
-            written.append(self._rationale_loss(hidden, rows))
-            reason.append(pool(hidden, rows.reason))
-            direct.append(pool(hidden, rows.direct))
-        contrast = sum(info_nce(v[0], torch.cat(v[1:]), clash) for v in (reason, direct)) / 2
-        return torch.stack(written).mean(), torch.as_tensor(contrast)
+        longest = PASSAGE if kind.long else SENTENCE
+        encoded = [encode(example, SENTENCE, self._writer) for example in firsts]
+        encoded += [encode(example, longest, self._writer) for example in seconds]
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].ids))
+        groups = [order[i : i + PART_ROWS] for i in range(0, len(order), PART_ROWS)]
+        parts = self._workers.run(
+            [partial(self._forward, pad([encoded[i] for i in group], self._padding)) for group in groups]
+        )
+        place = torch.tensor(order).argsort()
+        slopes, contrast = [], 0.0
+        for vectors in ([part.reason for part in parts], [part.direct for part in parts]):
+            leaves = [vector.detach().requires_grad_() for vector in vectors]
+            ordered = torch.cat(leaves)[place]
+            loss = info_nce(ordered[:PAIRS], ordered[PAIRS:], clash) / 2
+            contrast += loss.item()
+            slopes.append(torch.autograd.grad(CONTRASTIVE_WEIGHT * loss, leaves))
+        written = sum(part.loss.item() for part in parts) / len(parts)
+        gradients = self._workers.run(
+            [
+                partial(self._backward, part, 1 / len(parts), reason, direct)
+                for part, reason, direct in zip(parts, *slopes, strict=True)
+            ]
+        )
+        crew.set_gradients(self._parameters, gradients)
+        return written, contrast
 
-    def long_loss(self, by_name: dict[str, Kind], rng: np.random.Generator) -> Tensor:
-        """Cross-entropy of rationales for long texts."""
-        examples = [pairs.summaries(by_name, rng) for _ in range(LONG_ROWS)]
-        rows = assemble(examples, LONG, self._writer, self._padding)
-        return self._rationale_loss(self._states(rows.ids), rows)
+    def long_step(self, by_name: dict[str, Kind], rng: np.random.Generator) -> float:
+        """Set the gradients of rationales for long texts; returns their loss."""
+        encoded = [encode(pairs.summaries(by_name, rng), LONG, self._writer) for _ in range(LONG_ROWS)]
+        encoded.sort(key=lambda row: -len(row.ids))
+        groups = [encoded[i : i + LONG_PART] for i in range(0, LONG_ROWS, LONG_PART)]
+        return self._plain_step([partial(self._rationale_loss, pad(group, self._padding)) for group in groups])
 
-    def text_loss(self, tokens: NDArray[np.uint16], rng: np.random.Generator) -> Tensor:
-        """Cross-entropy of plain text."""
-        starts = rng.integers(0, len(tokens) - LM_LENGTH - 1, size=LM_ROWS)
-        rows = torch.from_numpy(np.stack([tokens[s : s + LM_LENGTH + 1] for s in starts]).astype(np.int64))
+    def text_step(self, tokens: NDArray[np.uint16], rng: np.random.Generator) -> float:
+        """Set the gradients of plain text; returns its loss."""
+        starts = rng.integers(0, len(tokens) - TEXT_LENGTH - 1, size=TEXT_ROWS)
+        rows = torch.from_numpy(np.stack([tokens[s : s + TEXT_LENGTH + 1] for s in starts]).astype(np.int64))
+        return self._plain_step([partial(self._text_loss, part) for part in torch.split(rows, TEXT_PART)])
+
+    def _plain_step(self, losses: list[Callable[[], Tensor]]) -> float:
+        def part(loss_of: Callable[[], Tensor]) -> tuple[float, crew.Gradients]:
+            loss = loss_of()
+            return loss.item(), torch.autograd.grad(loss, self._parameters)
+
+        done = self._workers.run([partial(part, loss_of) for loss_of in losses])
+        crew.set_gradients(self._parameters, [gradients for _, gradients in done], 1 / len(done))
+        return sum(loss for loss, _ in done) / len(done)
+
+    def _states(self, ids: Tensor) -> Tensor:
+        # Not compiled: rows of every length would be compiled anew, for minutes, to save a quarter of the time.
+        with torch.autocast("cpu", torch.bfloat16):
+            return model.states(self._network, ids)
+
+    def _forward(self, rows: Rows) -> Part:
+        hidden = self._states(rows.ids)
+        loss = self._next_token_loss(hidden.flatten(0, 1)[rows.positions], rows.next_ids)
+        return Part(loss, pool(hidden, rows.reason), pool(hidden, rows.direct))
+
+    def _backward(self, part: Part, weight: float, reason: Tensor, direct: Tensor) -> crew.Gradients:
+        outputs = [part.loss, part.reason, part.direct]
+        return torch.autograd.grad(outputs, self._parameters, [torch.tensor(weight), reason, direct])
+
+    def _rationale_loss(self, rows: Rows) -> Tensor:
+        return self._next_token_loss(self._states(rows.ids).flatten(0, 1)[rows.positions], rows.next_ids)
+
+    def _text_loss(self, rows: Tensor) -> Tensor:
         return self._next_token_loss(self._states(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-
-    def _rationale_loss(self, hidden: Tensor, rows: Rows) -> Tensor:
-        return self._next_token_loss(hidden.flatten(0, 1)[rows.positions], rows.next_ids)
 
     def _next_token_loss(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -160,12 +227,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--minutes", type=float, default=25.0, help="step time in all, resumed runs included")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--matrix-lr", type=float, default=0.01)
     parser.add_argument("--other-lr", type=float, default=0.002)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
@@ -187,7 +253,7 @@ def main() -> None:
         log.info("from pretraining step %d", state["step"])
     else:
         raise SystemExit("no pretrained weights: run grace_training.tiny.pretrain first")
-    stage = Stage(network, writer, padding)
+    stage = Stage(network, writer, padding, crew.Crew(options.workers))
     clock = model.Clock(options.minutes, spent_s)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
@@ -205,22 +271,18 @@ def main() -> None:
         choice = rng.random()
         if choice < SHARE_PAIRS:
             name = str(rng.choice(names, p=shares / shares.sum()))
-            written, contrast = stage.pair_loss(by_name[name], rng)
-            loss = written + CONTRASTIVE_WEIGHT * contrast
+            written, contrast = stage.pair_step(by_name[name], rng)
             values = {"rationale": written, f"contrast {name}": contrast}
         elif choice < SHARE_PAIRS + SHARE_LONG:
-            loss = stage.long_loss(by_name, rng)
-            values = {"long": loss}
+            values = {"long": stage.long_step(by_name, rng)}
         else:
-            loss = stage.text_loss(tokens, rng)
-            values = {"text": loss}
-        torch.autograd.backward(loss)
+            values = {"text": stage.text_step(tokens, rng)}
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimisers.step(model.trapezoid(clock.progress, warm_up=0.03, decay_from=0.3))
         clock.stop()
         step += 1
         for name, value in values.items():
-            means[name] = 0.9 * means.get(name, value.item()) + 0.1 * value.item()
+            means[name] = 0.9 * means.get(name, value) + 0.1 * value
         if step % 20 == 0:
             shown = ", ".join(f"{name} {value:.2f}" for name, value in sorted(means.items()))
             log.info("step %d, %.1f%%: %s", step, 100 * clock.progress, shown)
