@@ -24,6 +24,8 @@ from grace_server.cache import Cache
 from grace_server.engine import make_engine
 from grace_server.errors import ApiError, problems, respond, translate
 from grace_server.house import House, served_name
+from grace_server.index import routes as index
+from grace_server.index.lifecycle import open_indexes
 from grace_server.inflight import InFlight
 from grace_server.life import Life
 from grace_server.metrics import Metrics
@@ -65,12 +67,11 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=problems(401, 422, 500, 503),
+        responses=problems(400, 401, 413, 422, 500, 503),
     )
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
-    for router in (embed.router, openai.router, probes.router, info.router, docs.router):
+    for router in (embed.router, openai.router, index.router, probes.router, info.router, docs.router):
         app.include_router(router)
-    # INDEX: app.include_router(grace_server.index.routes.router)
     docs.mount_assets(app)
     for kind in (ApiError, GraceError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
@@ -106,7 +107,7 @@ async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: 
             life.end("dead")
             app.state.house.admission.fail()
             logs.service.error("the engine died")
-    except GraceError as error:
+    except (GraceError, ApiError) as error:
         logs.service.error("the model cannot be served", extra={"error": str(error)})
         life.end("failed")
     except Exception:  # noqa: BLE001 - whatever a model's loader raises, the process must not stay up without a model
@@ -141,8 +142,9 @@ async def _open(
     app.state.house = House(settings, metrics, checkpoint, prompter, front, admission)
     app.state.represent, app.state.prompter, app.state.checkpoint = front.represent, prompter, checkpoint
     metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)
-    # INDEX: app.state.indexes = await stack.enter_async_context(
-    #     open_indexes(settings.data_dir, front.represent, prompter, checkpoint))
+    app.state.indexes = await stack.enter_async_context(
+        open_indexes(settings.data_dir, front.represent, prompter, checkpoint)
+    )
 
 
 def _limits(settings: Settings) -> Limits:

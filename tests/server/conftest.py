@@ -69,10 +69,11 @@ def prompter(checkpoint: Checkpoint) -> Prompter:
 
 @pytest.fixture
 async def serve(checkpoint: Checkpoint, prompter: Prompter, tmp_path: Path) -> AsyncIterator[Serve]:
-    """Start a service in process; several in one test share the data folder unless told otherwise."""
+    """Start a service, in process unless `live`. Starting another one is a restart: it finds the same data folder."""
     async with AsyncExitStack() as stack:
 
         async def start(*, seconds: float = 0.0, live: bool = False, **settings: Any) -> Service:
+            await stack.aclose()
             chosen = Settings(**{"data_dir": tmp_path / "data", "model": str(checkpoint.folder), "port": 0, **settings})
             engine = FakeEngine(prompter, seconds_per_text=seconds)
             app = create_app(chosen, engine=engine, checkpoint=checkpoint)
