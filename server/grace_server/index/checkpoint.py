@@ -164,6 +164,8 @@ class Checkpoints:
 
     def _sweep(self, keep: int = KEPT) -> None:
         kept = {path.stem for _, path in list(self._found())[:keep]}
-        for path in self._folder.glob("base-*") if self._folder.exists() else ():
+        doomed = self._folder.glob("base-*") if self._folder.exists() else ()
+        # Manifests first: a file without one means nothing, one without its file is a fault.
+        for path in sorted(doomed, key=lambda path: path.suffix != ".json"):
             if path.name.endswith(TEMPORARY) or path.stem not in kept:
                 path.unlink(missing_ok=True)

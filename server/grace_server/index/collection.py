@@ -172,6 +172,11 @@ class Collection:
         """(M, H) stored vectors of those of the labels that are still there."""
         return self._fetch(labels)[1]
 
+    def vector(self, label: int) -> list[float]:
+        """The stored vector of a document, as numbers."""
+        [row] = self.vectors(np.array([label], dtype=np.int64)).tolist()
+        return list(row)
+
     def job(self, job: str) -> jobs.IndexJob | None:
         """A job's progress, or None."""
         return self.store.read(lambda c: jobs.find_job(c, job))

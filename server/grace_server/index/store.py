@@ -115,6 +115,12 @@ class Store:
             found += [f"row of {row[0]} without its document" for row in connection.execute("PRAGMA foreign_key_check")]
         return found
 
+    def schema(self) -> set[tuple[str, str, str]]:
+        """Kind, name and SQL of everything in the database."""
+        with self.reading() as connection:
+            rows = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_schema").fetchall()
+        return {(kind, name, sql) for kind, name, sql in rows if not name.startswith("sqlite_stat")}
+
     def text_index_is_right(self) -> bool:
         """Whether the FTS5 index agrees with the texts it was made from."""
 

@@ -1,0 +1,176 @@
+"""What the subcommands of `grace-index` do. Each takes an open catalog; those that embed take a way to open a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from grace_server.index import searching
+from grace_server.index.backlog import Backlog
+from grace_server.index.catalog import Catalog
+from grace_server.index.collection import Collection, with_defaults
+from grace_server.index.document import Document
+from grace_server.index.errors import IndexNotFound, InvalidValue
+from grace_server.index.migrate import migrate
+from grace_server.index.model import Model
+from grace_server.index.settings import CollectionSettings
+from grace_server.index.sources import Columns, count_documents, read_documents
+
+OpenModel = Callable[[], AbstractAsyncContextManager[Model]]
+
+BATCH = 500  # documents per transaction
+MOST_WAITING = 4_000  # documents written and not yet embedded, after which reading waits
+PAGE = 500
+
+
+async def build(
+    catalog: Catalog,
+    name: str,
+    source: Path,
+    *,
+    columns: Columns,
+    settings: CollectionSettings,
+    open_model: OpenModel | None,  # None: every document brings its vector
+    fingerprint: str | None,
+    quiet: bool,
+) -> Collection:
+    """Read a source into a collection, made if it is not there. Killed, the same call goes on where it was.
+
+    Raises:
+        InvalidValue: a record is no document; all before it are in.
+    """
+    documents = read_documents(source, columns)
+    total = await asyncio.to_thread(count_documents, source)
+    async with open_model() if open_model else nullcontext() as model:
+        collection, documents = _collection(catalog, name, documents, settings, model, fingerprint)
+        with tqdm(total=total, unit="document", disable=quiet, desc=name) as bar:
+            if model is None:
+                for batch in _batches(documents):
+                    await asyncio.to_thread(collection.upsert, batch)
+                    bar.update(len(batch))
+            else:
+                model.check(collection)
+                await _embed_all(collection, model, documents, bar)
+    await asyncio.to_thread(collection.maintain)
+    return collection
+
+
+async def search(
+    catalog: Catalog, name: str, query: str, options: searching.Options, open_model: OpenModel
+) -> list[searching.Answer]:
+    """Answer one query. Only lexical search needs no model."""
+    collection = catalog.get(name)
+    if options.method == "lexical":
+        questions = [searching.Question(query, None)]
+    else:
+        async with open_model() as model:
+            questions = await searching.ask(model, collection, texts=[query], vectors=[None], options=options)
+    return searching.find(collection, questions, options)[0]
+
+
+def export(catalog: Catalog, name: str, *, vectors: bool) -> Iterator[str]:
+    """All documents as lines of JSON, in the order of their ids; `build` reads them back."""
+    collection, after = catalog.get(name), ""
+    while page := collection.page(after=after, limit=PAGE):
+        for document in page:
+            yield json.dumps(_exported(collection, document, vectors), ensure_ascii=False)
+        after = page[-1].id
+
+
+async def move(
+    catalog: Catalog, source: str, target: str, *, alias: str | None, open_model: OpenModel, quiet: bool
+) -> Collection:
+    """Embed a collection anew under another model, then switch an alias."""
+    waiting = catalog.get(source).describe().counts
+    async with open_model() as model:
+        with tqdm(total=waiting.ready + waiting.pending, unit="document", disable=quiet, desc=target) as bar:
+            return await migrate(catalog, model, source=source, target=target, alias=alias, advance=_advance(bar))
+
+
+async def _embed_all(collection: Collection, model: Model, documents: Iterator[dict[str, Any]], bar: tqdm[Any]) -> None:
+    async with Backlog(collection, model, advance=_advance(bar)) as backlog:
+        for batch in _batches(documents):
+            _, change = await asyncio.to_thread(collection.upsert, batch)
+            bar.update(change.documents - change.embedding)
+            await backlog.grew()
+            await backlog.below(MOST_WAITING)
+        await backlog.below(1)
+
+
+def _advance(bar: tqdm[Any]) -> Callable[[int], None]:
+    def advance(documents: int) -> None:
+        bar.update(documents)
+
+    return advance
+
+
+def _collection(
+    catalog: Catalog,
+    name: str,
+    documents: Iterator[dict[str, Any]],
+    settings: CollectionSettings,
+    model: Model | None,
+    fingerprint: str | None,
+) -> tuple[Collection, Iterator[dict[str, Any]]]:
+    try:
+        return catalog.get(name), documents
+    except IndexNotFound:
+        pass
+    if model is not None:
+        settings, dimensions = with_defaults(settings, hidden_size=model.checkpoint.hidden_size)
+        return catalog.create(name, settings, dimensions=dimensions, fingerprint=model.fingerprint), documents
+    first = next(documents, None)
+    if first is None or not first.get("vector"):
+        raise InvalidValue("the first document has no vector: leave --vectors away to embed the texts", param="source")
+    collection = catalog.create(name, settings, dimensions=len(first["vector"]), fingerprint=fingerprint)
+    return collection, chain([first], documents)
+
+
+def _batches(documents: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Batches with distinct ids: of two documents with one id the later one wins, as it would one by one."""
+    batch: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        if document["id"] in batch or len(batch) == BATCH:
+            yield list(batch.values())
+            batch = {}
+        batch[document["id"]] = document
+    if batch:
+        yield list(batch.values())
+
+
+def _exported(collection: Collection, document: Document, vectors: bool) -> dict[str, Any]:
+    given = document.given != "text" and document.rationale is not None
+    line: dict[str, Any] = {"id": document.id, "text": document.text, "metadata": document.metadata}
+    if document.rationale is not None and (given or vectors):
+        line["rationale"] = document.rationale.text
+    if (vectors or document.given == "vector") and document.state == "ready":
+        line["vector"] = collection.vector(document.label)
+    return line
+
+
+@asynccontextmanager
+async def model_of(name: str | None, engine: str | None) -> AsyncIterator[Model]:
+    """The model of a checkpoint behind an engine of our own, as the service would start it."""
+    # Torch and a tokenizer come with these: seconds that a lexical search or an export need not cost.
+    from grace.checkpoint import Checkpoint
+    from grace.prompt import Prompter
+    from grace_server.engine import make_engine
+    from grace_server.settings import Settings
+
+    chosen: dict[str, Any] = {k: v for k, v in (("model", name), ("engine", engine)) if v is not None}
+    settings = Settings(**chosen)
+    checkpoint = Checkpoint.load(settings.model, revision=settings.revision)
+    prompter = Prompter(checkpoint)
+    running = make_engine(settings, checkpoint, prompter)
+    await running.start()
+    try:
+        yield Model(running.represent, prompter, checkpoint)
+    finally:
+        await running.close()
