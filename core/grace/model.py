@@ -1,0 +1,257 @@
+"""The library's front door: load a model, encode texts. It holds no logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from grace.checkpoint import BUNDLED_NAME, Checkpoint
+from grace.engines.base import Delta, Engine
+from grace.errors import EngineDead, InvalidInput
+from grace.pooling import Pooling, unit
+from grace.prompt import Prompter
+from grace.representation import Floats, Job, Mode, Representation, Role
+
+T = TypeVar("T")
+EngineName = Literal["vllm", "transformers"]
+_WINDOW = 1024  # jobs handed to the engine at once: enough to keep it full, and memory bounded on a long corpus
+
+
+class Grace:
+    """A model that writes a rationale for a text and turns both into a vector.
+
+    >>> with Grace.load() as grace:  # doctest: +SKIP
+    ...     documents = grace.encode(["The harbour froze in 1432.", "Bread is baked at night."])
+    ...     query = grace.encode("When did the port ice over?", role="query")
+    ...     grace.similarity(query, documents)
+
+    One engine runs in a thread of its own, so the methods may be called from any thread, and from async code through
+    `prompter` and `engine`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, prompter: Prompter, make_engine: Callable[[], Engine]) -> None:
+        self.checkpoint, self.prompter = checkpoint, prompter
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="grace", daemon=True)
+        self._thread.start()
+        try:
+            self.engine = make_engine()
+            self._await(self.engine.start())
+        except BaseException:
+            self._stop()
+            raise
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path = BUNDLED_NAME,
+        *,
+        engine: EngineName = "vllm",
+        revision: str | None = None,
+        **options: Any,
+    ) -> Grace:
+        """Load a checkpoint: a folder, a hub id, or by default the bundled model.
+
+        `options` are those of the engine: see `grace.engines.vllm.VllmOptions`, or `dtype` and `device` of
+        `grace.engines.transformers.TransformersEngine`.
+
+        Raises:
+            CheckpointError: it is not there, or damaged.
+            UnsupportedModel: it cannot be pooled exactly; the message says why.
+        """
+        checkpoint = Checkpoint.load(name_or_path, revision=revision)
+        prompter = Prompter(checkpoint)
+
+        def make() -> Engine:
+            match engine:
+                case "vllm":
+                    from grace.engines.vllm import VllmEngine, VllmOptions
+
+                    return VllmEngine(checkpoint, prompter, VllmOptions(**options))
+                case "transformers":
+                    from grace.engines.transformers import TransformersEngine
+
+                    return TransformersEngine(checkpoint, prompter, **options)
+
+        return cls(checkpoint, prompter, make)
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        role: Role = "document",
+        mode: Mode = "reason",
+        pooling: Pooling | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        max_rationale_tokens: int | None = None,
+        temperature: float | None = None,
+        truncate: bool = True,
+        show_progress: bool | None = None,
+    ) -> Floats:
+        """Vectors of texts: (H,) for one text, (N, H) for a list, float32; the first `dimensions` of them if given.
+
+        `pooling` is the checkpoint's unless said. `show_progress` is on for more than 100 texts unless said.
+
+        Raises:
+            InvalidInput: an option or a text cannot be served; `param` names which.
+        """
+        single = isinstance(texts, str)
+        answers = self._represent_each(
+            [texts] if isinstance(texts, str) else texts,
+            show_progress=show_progress,
+            role=role,
+            mode=mode,
+            max_rationale_tokens=max_rationale_tokens,
+            temperature=temperature,
+            truncate=truncate,
+        )
+        pooling = pooling or self.checkpoint.config.pooling
+        # Pooled as they come: a corpus of sums would be many times the size of its vectors.
+        vectors = [answer.vector(pooling, dimensions=dimensions, normalize=normalize) for answer in answers]
+        if single:
+            return vectors[0]
+        return np.stack(vectors) if vectors else np.zeros((0, dimensions or self.checkpoint.hidden_size), np.float32)
+
+    def represent(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role = "document",
+        mode: Mode = "reason",
+        rationales: Sequence[str | None] | None = None,
+        max_rationale_tokens: int | None = None,
+        temperature: float | None = None,
+        truncate: bool = True,
+        show_progress: bool | None = None,
+    ) -> list[Representation]:
+        """Rationales and segment sums of texts, in their order. A given rationale is pooled instead of written.
+
+        Raises:
+            InvalidInput: an option or a text cannot be served; `param` names which.
+        """
+        answers = self._represent_each(
+            texts,
+            rationales=rationales,
+            show_progress=show_progress,
+            role=role,
+            mode=mode,
+            max_rationale_tokens=max_rationale_tokens,
+            temperature=temperature,
+            truncate=truncate,
+        )
+        return list(answers)
+
+    def stream(self, text: str, **options: Any) -> Iterator[Delta | Representation]:
+        """Pieces of one text's rationale as they are written, then its representation.
+
+        `options` are those of `grace.prompt.Prompter.job`.
+        """
+        items = self.engine.stream(self.prompter.job(text, **options))
+        try:
+            while (item := self._await(_next(items))) is not None:
+                yield item
+        finally:
+            self._await(_close(items))
+
+    def similarity(self, a: Floats, b: Floats) -> Floats:
+        """(N, M) cosines of vectors (N, H) and (M, H); a single vector (H,) counts as one row.
+
+        Raises:
+            InvalidInput: the vectors differ in their dimensions.
+        """
+        rows, columns = np.atleast_2d(a), np.atleast_2d(b)
+        if rows.shape[1] != columns.shape[1]:
+            raise InvalidInput(
+                f"vectors of {rows.shape[1]} and {columns.shape[1]} dimensions cannot be compared", param="dimensions"
+            )
+        return np.asarray(unit(rows) @ unit(columns).T, dtype=np.float32)
+
+    def close(self) -> None:
+        """Stop the engine and free its memory. Calling it twice does nothing the second time."""
+        if self._loop.is_closed():
+            return
+        self._await(self.engine.close())
+        self._stop()
+
+    def __enter__(self) -> Grace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _represent_each(
+        self,
+        texts: Sequence[str],
+        *,
+        rationales: Sequence[str | None] | None = None,
+        show_progress: bool | None,
+        **options: Any,
+    ) -> Iterator[Representation]:
+        if rationales is not None and len(rationales) != len(texts):
+            raise InvalidInput(f"{len(rationales)} rationales for {len(texts)} texts", param="rationales")
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InvalidInput(f"texts[{i}] is {type(text).__name__}, not a string", param="texts")
+        given = rationales or [None] * len(texts)
+        # Every text is checked before the first one costs anything, unless there are very many.
+        jobs = (self.prompter.job(text, given=g, **options) for text, g in zip(texts, given, strict=True))
+        hidden = not (len(texts) > 100 if show_progress is None else show_progress)
+        with tqdm(total=len(texts), unit="text", disable=hidden) as bar:
+            window: list[Job] = []
+            for job in jobs:
+                window.append(job)
+                if len(window) == _WINDOW:
+                    yield from self._run(window, bar)
+                    window = []
+            yield from self._run(window, bar)
+
+    def _run(self, jobs: list[Job], bar: tqdm[Any]) -> list[Representation]:
+        async def one(job: Job) -> Representation:
+            answer = await self.engine.represent(job)
+            bar.update()
+            return answer
+
+        async def all_of_them() -> list[Representation]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(job)) for job in jobs]
+            return [task.result() for task in tasks]
+
+        try:
+            return self._await(all_of_them())
+        except* Exception as errors:  # noqa: BLE001 - the first cause is what the caller can act on
+            raise errors.exceptions[0] from None
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise EngineDead("this Grace is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupted caller must not leave the engine at work
+            raise
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _next(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
+async def _close(items: AsyncIterator[Any]) -> None:
+    if (close := getattr(items, "aclose", None)) is not None:
+        await close()

@@ -1,0 +1,101 @@
+"""`Grace` promises the habits of sentence-transformers, on either engine, with the same numbers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from grace import EngineDead, Grace, InputTooLong, InvalidInput, Representation, UnsupportedModel
+from tests.conftest import ModelFolder
+from tests.support.models import SENTENCES
+
+TEXTS = [SENTENCES[i : i + 40] for i in range(0, 120, 10)]
+
+
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def grace(request: pytest.FixtureRequest, model_folder: ModelFolder) -> Iterator[Grace]:
+    with Grace.load(model_folder("qwen2"), engine=request.param, dtype="float32") as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def expected(model_folder: ModelFolder) -> Iterator[np.ndarray]:
+    with Grace.load(model_folder("qwen2"), engine="transformers", dtype="float32") as reference:
+        yield reference.encode(TEXTS)
+
+
+def test_vectors_come_in_the_order_of_the_texts_at_length_one(grace: Grace, expected: np.ndarray) -> None:
+    vectors = grace.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(vectors, expected, atol=1e-4)
+
+
+def test_one_text_gives_one_vector_and_no_text_gives_none(grace: Grace) -> None:
+    assert grace.encode(TEXTS[0]).shape == (64,)
+    assert grace.encode([]).shape == (0, 64)
+    assert grace.encode(TEXTS[:2], dimensions=16).shape == (2, 16)
+
+
+def test_similarity_is_the_cosine(grace: Grace) -> None:
+    vectors = grace.encode(TEXTS[:3], normalize=False)
+    table = grace.similarity(vectors[0], vectors)
+    assert table.shape == (1, 3)
+    assert table[0, 0] == pytest.approx(1)
+    with pytest.raises(InvalidInput):
+        grace.similarity(vectors, vectors[:, :5])
+
+
+def test_a_stream_ends_with_the_representation_and_may_be_left_early(grace: Grace) -> None:
+    *pieces, last = grace.stream(TEXTS[0])
+    assert isinstance(last, Representation)
+    assert all(isinstance(piece, str) for piece in pieces)
+    leaving = grace.stream(TEXTS[1])
+    next(leaving)
+    leaving.close()
+    assert grace.encode(TEXTS[0]).shape == (64,)
+
+
+def test_given_rationales_are_pooled_and_not_written(grace: Grace) -> None:
+    one, other = grace.represent(TEXTS[:2], rationales=["<think>a</think>b", None])
+    assert one.rationale is not None
+    assert (one.rationale.text, one.rationale.finish_reason, one.completion_tokens) == ("<think>a</think>b", "given", 0)
+    assert other.completion_tokens > 0
+    with pytest.raises(InvalidInput, match="1 rationales for 2 texts"):
+        grace.represent(TEXTS[:2], rationales=["x"])
+
+
+def test_bad_input_is_named_and_harms_nothing(grace: Grace) -> None:
+    with pytest.raises(InputTooLong):
+        grace.encode(["fine", "word " * 5000], truncate=False)
+    with pytest.raises(InvalidInput, match=r"texts\[1\] is int"):
+        grace.encode(["fine", 3])  # type: ignore[list-item]
+    assert grace.encode("fine").shape == (64,)
+
+
+def test_threads_may_share_it(grace: Grace, expected: np.ndarray) -> None:
+    results: dict[int, np.ndarray] = {}
+    threads = [threading.Thread(target=lambda i=i: results.update({i: grace.encode(TEXTS[i])})) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, vector in results.items():
+        np.testing.assert_allclose(vector, expected[i], atol=1e-4)
+
+
+def test_a_closed_one_says_so(model_folder: ModelFolder) -> None:
+    grace = Grace.load(model_folder("qwen2"), engine="transformers")
+    grace.close()
+    grace.close()
+    with pytest.raises(EngineDead):
+        grace.encode("too late")
+
+
+def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(model_folder: ModelFolder) -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
+    with pytest.raises(UnsupportedModel, match="speculative decoding"):
+        Grace.load(model_folder("qwen2"), extra={"speculative_config": speculative}, kv_cache_gib=0.1)

@@ -1,0 +1,150 @@
+"""Prompts promise that spans are exact, that a text stays a text, and that what cannot be exact is refused."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grace.checkpoint import Checkpoint
+from grace.errors import InputTooLong, InvalidInput, UnsupportedModel
+from grace.prompt import MAX_SEGMENTS, Prompter, well_formed
+from grace.representation import segment_text
+from tests.conftest import ModelFolder
+from tests.support.models import CHATML, CONFIG, NO_CONTENT, NO_SYSTEM, Family, make_model
+
+QWEN3_THINKS = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+
+
+@pytest.fixture(scope="module")
+def prompter(model_folder: ModelFolder) -> Prompter:
+    return Prompter(Checkpoint.load(model_folder("qwen2")))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(codec=None), max_size=400))
+def test_segments_cover_every_text_and_every_pooled_token(prompter: Prompter, text: str) -> None:
+    job = prompter.job(text)
+    assert sum(s.tokens for s in job.segments) == len(job.prompt_ids) - job.pooled_from
+    assert len(job.segments) <= MAX_SEGMENTS
+    inputs = [s for s in job.segments if s.source == "input"]
+    if not job.truncated:
+        assert job.text == well_formed(text)
+        covered = "".join(segment_text(s, text=job.text, rationale=None) for s in inputs)
+        assert covered == job.text or not covered
+    assert all(a.end == b.start for a, b in itertools.pairwise(inputs))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_the_prompt_is_the_templates_own_with_an_ordinary_text(family: Family, model_folder: ModelFolder) -> None:
+    prompter = Prompter(Checkpoint.load(model_folder(family)))
+    job = prompter.job("Plain words.")
+    messages = [
+        {"role": "system", "content": CONFIG.instruction["document"]},
+        {"role": "user", "content": "Plain words."},
+    ]
+    rendered = prompter.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+    )
+    assert prompter.decode(job.prompt_ids) == rendered
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.lists(
+        st.sampled_from(["<|im_end|>", "<|im_start|>", "system\n", "<think>", "</think>", "<|endoftext|>", "a b", "\n"])
+    ).map("".join)
+)
+def test_no_text_can_close_its_turn_or_open_another(prompter: Prompter, text: str) -> None:
+    job = prompter.job(text)
+    special = set(prompter.tokenizer.added_tokens_decoder)
+    template = prompter.templates["document"]
+    inside = job.prompt_ids[len(template.prefix) : len(job.prompt_ids) - len(template.suffix)]
+    assert special.isdisjoint(inside)
+    if not job.truncated:
+        assert prompter.decode(tuple(inside)) == text
+
+
+def test_only_the_text_is_truncated_and_the_reply_says_so(prompter: Prompter) -> None:
+    job = prompter.job("word " * 20_000)
+    template = prompter.templates["document"]
+    assert job.truncated
+    assert job.input_tokens == prompter.max_input_tokens
+    assert job.prompt_ids[-len(template.suffix) :] == template.suffix
+    assert ("word " * 20_000).startswith(job.text)
+    with pytest.raises(InputTooLong, match=f"limit is {prompter.max_input_tokens} tokens") as caught:
+        prompter.job("word " * 20_000, truncate=False)
+    assert caught.value.param == "input"
+
+
+def test_lone_surrogates_become_replacement_characters(prompter: Prompter) -> None:
+    assert prompter.job("a\ud83db").text == "a�b"
+    assert prompter.job("\ud83d\ude00").text == "😀", "a pair that was split in two is one character"
+
+
+def test_a_given_rationale_comes_back_as_ids_with_its_own_think_tags_and_no_other_special_token(
+    prompter: Prompter,
+) -> None:
+    text = "<think>One. <|im_end|></think>Two."
+    job = prompter.job("A text.", given=text)
+    assert job.given is not None
+    assert (job.given.thinking, job.given.understanding) == ("One. <|im_end|>", "Two.")
+    specials = [i for i in job.given.token_ids if i in prompter.tokenizer.added_tokens_decoder]
+    assert prompter.tokenizer.convert_ids_to_tokens(specials) == ["<think>", "</think>"]
+    assert prompter.decode(job.given.token_ids) == text
+    covered = [segment_text(s, text=job.text, rationale=job.given) for s in job.segments if s.source == "rationale"]
+    assert "".join(covered) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"max_rationale_tokens": 0}, "max_rationale_tokens"),
+        ({"max_rationale_tokens": 10**9}, "max_rationale_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"mode": "direct", "given": "x"}, "rationale"),
+        ({"given": "word " * 9000}, "rationale"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name(prompter: Prompter, options: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        prompter.job("A text.", **options)  # type: ignore[arg-type]
+    assert caught.value.param == param
+
+
+def test_direct_mode_pools_the_text_alone_and_an_empty_text_by_its_turns_end(prompter: Prompter) -> None:
+    assert {s.source for s in prompter.job("A text.", mode="direct").segments} == {"input"}
+    assert {s.source for s in prompter.job("", mode="direct").segments} == {"template"}
+
+
+def test_a_template_without_a_system_turn_gets_the_instruction_in_the_users_turn(tmp_path: Path) -> None:
+    prompter = Prompter(Checkpoint.load(make_model(tmp_path, template=NO_SYSTEM)))
+    job = prompter.job("Plain words.")
+    prefix = prompter.decode(job.prompt_ids[: job.pooled_from])
+    assert prefix == "<|im_start|>user\nSay what the document says.\n\n"
+    assert prompter.decode(job.prompt_ids[job.pooled_from :]).startswith("Plain words.<|im_end|>")
+
+
+def test_a_template_that_opens_the_thinking_is_read_so(tmp_path: Path) -> None:
+    assert Prompter(Checkpoint.load(make_model(tmp_path, template=QWEN3_THINKS))).job("x").thinking_open
+
+
+def test_a_template_that_cannot_hold_an_instruction_or_a_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="no place for an instruction"):
+        Prompter(Checkpoint.load(make_model(tmp_path, template=NO_CONTENT)))
+
+
+def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(UnsupportedModel, match="no chat template"):
+        Prompter(Checkpoint.load(tmp_path))
+
+
+def test_a_context_too_short_for_the_instruction_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="no room for a text"):
+        Prompter(Checkpoint.load(make_model(tmp_path, context=32)))

@@ -1,0 +1,71 @@
+"""Small promises about texts: sentences, segments of a rationale, and its tags."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grace import rationale
+from grace.sentences import merge, runs, sentence_ends
+
+
+@given(text=st.text(max_size=300), limit=st.integers(1, 20))
+def test_sentence_ends_ascend_to_the_end_of_the_text(text: str, limit: int) -> None:
+    ends = sentence_ends(text, limit=limit)
+    assert ends == sorted(set(ends))
+    assert ends[-1] == len(text)
+    assert len(ends) <= limit
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One. Two! Three?", ["One. ", "Two! ", "Three?"]),
+        ("It costs 3.5 euros. Yes.", ["It costs 3.5 euros. ", "Yes."]),
+        ('He said "stop." Then left.', ['He said "stop." ', "Then left."]),
+        ("你好。世界！", ["你好。", "世界！"]),
+        ("line one\n\nline two", ["line one\n\n", "line two"]),
+        ("no end", ["no end"]),
+        ("  \n ", ["  \n "]),
+    ],
+)
+def test_sentences(text: str, sentences: list[str]) -> None:
+    ends = sentence_ends(text, limit=9)
+    assert [text[a:b] for a, b in zip([0, *ends], ends, strict=False)] == sentences
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 20))
+def test_merging_keeps_the_last_end_and_the_limit(lengths: list[int], limit: int) -> None:
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    merged = merge(ends, limit=limit)
+    assert len(merged) <= limit
+    assert merged[-1] == ends[-1]
+    assert set(merged) <= set(ends)
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))
+def test_runs_cover_every_token_within_the_limit(boundary: list[bool], limit: int) -> None:
+    lengths = runs(boundary, limit=limit)
+    assert sum(lengths) == len(boundary)
+    assert len(lengths) <= limit
+    assert all(lengths)
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "thinking", "understanding"),
+    [
+        ("<think>a</think>b", False, "a", "b"),
+        (" <think>a\n</think>\n b ", False, "a", "b"),
+        ("a</think>b", True, "a", "b"),
+        ("a</think>b", False, "a", "b"),
+        ("<think>a", False, "a", ""),
+        ("a", True, "a", ""),
+        ("plain", False, "", "plain"),
+        ("first <think>x</think>y", False, "first <think>x", "y"),
+        ("", False, "", ""),
+    ],
+)
+def test_a_rationale_is_split_at_its_tags(text: str, opened: bool, thinking: str, understanding: str) -> None:
+    written = rationale.read(text, (), "stop", thinking_open=opened)
+    assert (written.thinking, written.understanding) == (thinking, understanding)
