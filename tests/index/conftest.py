@@ -19,6 +19,7 @@ from grace.errors import GraceError
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
 from grace_server.errors import ApiError, respond, translate
+from grace_server.index.approximate import use_threads
 from grace_server.index.edges import Edges
 from grace_server.index.indexes import Indexes
 from grace_server.index.lifecycle import open_indexes
@@ -35,6 +36,12 @@ class Service:
     indexes: Indexes
     engine: FakeEngine
     prompter: Prompter
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """FAISS's threads wait for each other by spinning: on a busy machine that costs minutes."""
+    use_threads(1)
 
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]

@@ -18,6 +18,7 @@ from grace_server.index import jobs, reading, writing
 from grace_server.index.checkpoint import Checkpoints, Identity
 from grace_server.index.document import Document, StoredSums, check_documents
 from grace_server.index.edges import Edges
+from grace_server.index.errors import StoreDamaged
 from grace_server.index.faiss_index import FaissIndex, Work
 from grace_server.index.faults import FaultPoint
 from grace_server.index.filters import Clause
@@ -62,6 +63,8 @@ class Collection:
         self.store = store
         self._edges = edges
         values = store.read(reading.settings)
+        if missing := {"id", "name", "settings", "created_at", "dimensions"} - set(values):
+            raise StoreDamaged(f"{DATABASE} lacks the collection's {', '.join(sorted(missing))}: restore a snapshot")
         self.id, self.name = values["id"], values["name"]
         self.created_at = float(values["created_at"])
         self.settings = CollectionSettings.from_json(values["settings"])
@@ -91,7 +94,13 @@ class Collection:
     ) -> None:
         """Write the database of a new, empty collection."""
         folder.mkdir(parents=True)
-        store = Store(folder / DATABASE, clock=edges.clock, synchronous=settings.durability, faults=edges.faults)
+        store = Store(
+            folder / DATABASE,
+            clock=edges.clock,
+            create=True,
+            synchronous=settings.durability,
+            faults=edges.faults,
+        )
         values = {
             "id": edges.new_id(),
             "name": name,
@@ -187,8 +196,7 @@ class Collection:
 
     def dense(self, queries: Floats, k: int, clause: Clause | None = None) -> list[Neighbours]:
         """The k nearest documents of each of (Q, H) queries."""
-        if self._stale.is_set():
-            self.reload()
+        self._freshen()
         return self.index.search(queries, k, allowed=None if clause is None else self._allowed(clause))
 
     def lexical(self, query: str, k: int, clause: Clause | None = None) -> Neighbours:
@@ -236,6 +244,7 @@ class Collection:
             Stopped: the collection is being closed.
             OSError: the checkpoint could not be written; the index itself is up to date.
         """
+        self._freshen()
         work = work or self.index.due()
         if work is None:
             return None
@@ -276,12 +285,17 @@ class Collection:
     def _apply(self, change: Change) -> None:
         """Bring the index up to a commit. Runs on the writer thread, so in the order of commits."""
         try:
+            self._edges.faults(FaultPoint.AFTER_COMMIT)
             self.index.remove(change.removed)
             if change.vectors is not None:
                 self.index.add(change.added, change.vectors)
         except BaseException:
             self._stale.set()  # the truth has it: read the index anew before the next search
             raise
+
+    def _freshen(self) -> None:
+        if self._stale.is_set():
+            self.reload()
 
     def _exclusively(self, act: Callable[[], None]) -> None:
         def then(_: None) -> None:

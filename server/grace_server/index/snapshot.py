@@ -167,7 +167,7 @@ def _manifest(data: bytes) -> SnapshotManifest:
 def _adapt(half: Path, name: str, edges: Edges) -> None:
     """Check a restored database, and give it an identity of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        fresh = Store(Path(folder) / DATABASE, clock=edges.clock)
+        fresh = Store(Path(folder) / DATABASE, clock=edges.clock, create=True)
         expected = fresh.schema()
         fresh.close()
     store = Store(half / DATABASE, clock=edges.clock)

@@ -40,6 +40,7 @@ class Store:
         path: Path,
         *,
         clock: Callable[[], float],
+        create: bool = False,
         synchronous: str = "FULL",
         faults: Faults = no_faults,
         max_pages: int | None = None,  # of 8 KiB; a quota, and how tests fill the disk
@@ -49,6 +50,8 @@ class Store:
         self._readers: queue.LifoQueue[Connection] = queue.LifoQueue()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._closed = False
+        if not create and (not path.exists() or path.stat().st_size == 0):
+            raise StoreDamaged(f"{path.name} is missing or empty: restore a snapshot")
         with translated(path):
             self._writer = self._connect(synchronous)
             _migrate(self._writer, clock)
@@ -172,7 +175,6 @@ class Store:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
-        self._faults(FaultPoint.AFTER_COMMIT)
         return result
 
     def _reader(self) -> Connection:
