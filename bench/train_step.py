@@ -1,0 +1,158 @@
+"""What a GRACE step costs beside a plain TRL GRPO step with a constant reward: same model, same prompts, same lengths.
+
+    python bench/train_step.py --rounds 5 --json train_step.json
+
+The model never stops by itself, so both write equally many tokens. Rounds alternate between the two; medians of steps,
+the first step of each round left out. `net` leaves out the generation of the query and the negative, which plain GRPO
+does not have; the target is 1.15.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from grace.checkpoint import Checkpoint
+from grace.prompt import Prompter
+from grace_training.config import GraceConfig
+from grace_training.data import Example, training_rows
+from grace_training.trainer import GraceTrainer
+from tests.support.models import make_model
+
+TARGET = 1.15
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self._since = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(time.perf_counter() - self._since)
+
+
+class Plain(GRPOTrainer):  # type: ignore[misc]
+    """TRL as it is, but for the prompts' token ids, which are ours: both must read the same."""
+
+    def _tokenize_prompts(self, prompts: list[str]) -> Any:
+        return [list(self.prompter.job(text).prompt_ids) for text in prompts], None, {}
+
+
+def constant(completions: list[Any], **_: Any) -> list[float]:
+    return [float(n % 2) for n in range(len(completions))]
+
+
+def common(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": options.examples * options.rollouts,
+        "num_generations": options.rollouts,
+        "max_completion_length": options.tokens,
+        "max_steps": options.steps + 1,
+        "learning_rate": 0.0,
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "log_completions": False,
+        "gradient_checkpointing": False,
+        "loss_type": "dapo",
+        "beta": 0.0,
+    }
+
+
+def measure_plain(model: Path, prompter: Prompter, data: Dataset, folder: Path, options: Any) -> list[float]:
+    clock = Clock()
+    trainer = Plain(str(model), constant, GRPOConfig(**common(folder, options)), data, callbacks=[clock])
+    trainer.prompter = prompter
+    trainer.train()
+    return clock.steps[1:]
+
+
+def measure_grace(
+    model: Path, prompter: Prompter, data: Dataset, folder: Path, options: Any
+) -> tuple[list[float], list[float]]:
+    clock, extra = Clock(), []
+    config = GraceConfig(**common(folder, options), preset=options.preset)
+    trainer = GraceTrainer(str(model), config, prompter, data, callbacks=[clock])
+    represent = trainer.represent
+
+    def timed(*args: Any) -> Any:
+        since = time.perf_counter()
+        try:
+            return represent(*args)
+        finally:
+            extra.append(time.perf_counter() - since)
+
+    trainer.represent = timed  # type: ignore[method-assign]
+    trainer.train()
+    return clock.steps[1:], extra[1:]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="measured per round")
+    parser.add_argument("--examples", type=int, default=4)
+    parser.add_argument("--rollouts", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--preset", default="improved")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    plain: list[float] = []
+    grace: list[float] = []
+    extra: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        model = make_model(Path(name) / "model", hidden=256, layers=4, intermediate=512)
+        # No end-of-turn token: its row of the head is pushed far below all others.
+        prompter = Prompter(Checkpoint.load(model))
+        text = "The river rises in the hills. It runs through three towns, past mills and a market. "
+        examples = [Example(f"Who built mill {n}?", f"{n}. {text}", (f"{n} is far.",), "") for n in range(64)]
+        data = Dataset.from_list(training_rows(examples))
+        for round_number in range(options.rounds):
+            folder = Path(name) / f"run{round_number}"
+            plain += measure_plain(model, prompter, data, folder, options)
+            steps, single = measure_grace(model, prompter, data, folder, options)
+            grace += steps
+            extra += single
+    net = [g - e for g, e in zip(grace, extra, strict=True)]
+    result = {
+        "plain_step_s": statistics.median(plain),
+        "grace_step_s": statistics.median(grace),
+        "extra_generation_s": statistics.median(extra),
+        "ratio_gross": statistics.median(grace) / statistics.median(plain),
+        "ratio_net": statistics.median(net) / statistics.median(plain),
+        "target": TARGET,
+        "rounds": options.rounds,
+        "steps": len(plain),
+    }
+    for key, value in result.items():
+        print(f"{key:20} {value:.4g}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if result["ratio_net"] <= TARGET else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

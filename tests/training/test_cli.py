@@ -1,0 +1,230 @@
+"""grace-train from recipe to a checkpoint that loads and is served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from grace.checkpoint import Checkpoint
+from grace.engines.transformers import TransformersEngine
+from grace.prompt import Prompter
+from grace_training import curves, export, heldout
+from grace_training.cli import main
+from grace_training.errors import BadRecipe, SaveFailed
+from grace_training.export import Provenance
+from grace_training.recipe import load_recipe
+from tests.training.conftest import examples
+
+RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def words(tmp_path: Path, model_folder: Path) -> list[str]:
+    rows = [{"query": e.query, "positive": e.positive, "negative": list(e.negatives)} for e in examples(12)]
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]), encoding="utf-8")
+    settings = {
+        "model": model_folder,
+        "data": data,
+        "eval_data": held,
+        "output_dir": tmp_path / "run",
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 10,
+        "max_input_tokens": 64,
+        "use_cpu": True,
+        "save_steps": 1,
+        "learning_rate": "1e-3",
+        "gradient_checkpointing": False,
+    }
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def embed(folder: Path, text: str, mode: Any) -> Any:
+    async def run() -> Any:
+        checkpoint = Checkpoint.load(folder)
+        prompter = Prompter(checkpoint)
+        engine = TransformersEngine(checkpoint, prompter)
+        await engine.start()
+        try:
+            return await engine.represent(prompter.job(text, mode=mode))
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main([*words, "preset=improved"]) == 0
+    final = tmp_path / "run" / "final"
+    assert f"checkpoint: {final}" in capsys.readouterr().out
+    checkpoint = Checkpoint.load(final)
+    assert checkpoint.config.max_input_tokens == 64
+    assert checkpoint.config.max_rationale_tokens == 10
+    provenance = checkpoint.config.provenance
+    assert provenance["method"] == "grace"
+    assert provenance["steps"] == 2
+    assert provenance["settings"]["reward"]["contrast"] == "infonce"
+    assert 0 <= provenance["scores"]["eval_ndcg_at_10"] <= 1
+    assert str(tmp_path) not in (final / "grace.json").read_text(encoding="utf-8").replace(str(checkpoint.folder), "")
+    representation = embed(final, "Who built the bridge?", "reason")
+    assert representation.vector().shape == (64,)
+    card = (final / "README.md").read_text(encoding="utf-8")
+    assert "Sample rationales" in card
+    assert "curves.svg" in card
+    assert (final / "curves.svg").exists()
+    assert not (final / "training_args.bin").exists()
+    assert list((tmp_path / "run" / "completions").glob("*.parquet"))
+
+
+def test_a_stopped_run_goes_on(words: list[str], tmp_path: Path) -> None:
+    assert main(words) == 0
+    assert main([*words, "max_steps=3", "--resume"]) == 0
+    assert Checkpoint.load(tmp_path / "run" / "final").config.provenance["steps"] == 3
+    (tmp_path / "run" / "checkpoint-3" / "grace.json").unlink()  # as if it had been cut short
+    assert main([*words, "max_steps=3", "--resume", str(tmp_path / "run" / "checkpoint-3")]) == 2
+
+
+@pytest.mark.parametrize("method", ["contrastive", "simcse"])
+def test_a_baseline_comes_in_the_same_form(words: list[str], tmp_path: Path, method: str, model_folder: Path) -> None:
+    assert main([*words, f"method={method}", "per_device_train_batch_size=4", "max_steps=3"]) == 0
+    final = tmp_path / "run" / "final"
+    checkpoint = Checkpoint.load(final)
+    assert checkpoint.config.provenance["method"] == method
+    assert json.loads((final / "config.json").read_text(encoding="utf-8")).get("attention_dropout", 0.0) == 0.0
+    trained, base = embed(final, "Who built it?", "direct"), embed(model_folder, "Who built it?", "direct")
+    assert float(trained.vector() @ base.vector()) < 0.9999
+    assert checkpoint.config.provenance["scores"]
+
+
+def test_simcse_without_dropout_is_refused(words: list[str], capsys: Any) -> None:
+    assert main([*words, "method=simcse", "dropout=0.0"]) == 2
+    assert "two views of one text are equal" in capsys.readouterr().err
+
+
+def test_a_baseline_embeds_as_core_does(model_folder: Path, prompter: Prompter) -> None:
+    from grace_training.baselines.train import Baseline
+
+    baseline = Baseline("contrastive", prompter, dropout=0.0)
+    texts = ["Who built the bridge?", "A guild of masons did, in 1432!"]
+    for role in ("query", "document"):
+        got = torch.nn.functional.normalize(baseline.encode(texts, role), dim=-1)
+        for text, vector in zip(texts, got, strict=True):
+            job = prompter.job(text, role=role, mode="direct")  # type: ignore[arg-type]
+
+            async def run(job: Any = job) -> Any:
+                engine = TransformersEngine(prompter.checkpoint, prompter)
+                await engine.start()
+                return await engine.represent(job)
+
+            assert float(vector @ torch.from_numpy(asyncio.run(run()).vector())) >= 1 - 1e-5
+
+
+def test_a_dry_run_says_what_would_happen(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main([*words, "preset=paper", "--dry-run"]) == 0
+    report = capsys.readouterr().out
+    assert "steps      2; an epoch is 6" in report
+    assert "inert      R_hard" in report
+    assert "GiB" in report
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main([*words, "--check"]) == 0
+    assert "4 examples that share a text with the held-out data" in capsys.readouterr().out
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"query": "no positive"}\n')
+    assert main([*words, "--check"]) == 1
+    assert "train.jsonl:13: no column 'positive'" in capsys.readouterr().out
+    assert main(words) == 2
+    assert main([*words, "skip_bad=true"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("num_generation=4", "did you mean 'num_generations'"),
+        ("learning_rate", "write key=value"),
+        ("method=magic", "method must be one of"),
+        ("model=nowhere/at/all", "neither a folder nor a hub id"),
+        ("num_generations=1", "at least 2"),
+        ("push_to_hub=name", "owner/name"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line_of_error(words: list[str], word: str, message: str, capsys: Any) -> None:
+    assert main([*words, word]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("grace-train: ")
+    assert message in error
+
+
+def test_later_recipes_and_words_win(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "data: a\noutput_dir: o\nlearning_rate: 1e-6\nreward: {temperature: 0.2}\n", encoding="utf-8"
+    )
+    recipe = load_recipe([tmp_path / "a.yaml"], ["data=b.txt", "reward.contrast=infonce"])
+    assert recipe.data == "b.txt"
+    assert recipe.settings["learning_rate"] == 1e-6
+    assert recipe.settings["reward"] == {"temperature": 0.2, "contrast": "infonce"}
+    with pytest.raises(BadRecipe, match="data is missing"):
+        load_recipe([], ["output_dir=o"])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_is_a_valid_configuration(path: Path, tmp_path: Path) -> None:
+    from grace_training.config import GraceConfig
+
+    recipe = load_recipe([path], [f"output_dir={tmp_path}", "data=any.jsonl"])
+    GraceConfig(**{**recipe.settings, "bf16": False, "use_vllm": False, "eval_strategy": "no"})
+
+
+def test_a_failed_export_leaves_what_was_there(tmp_path: Path, model_folder: Path) -> None:
+    config = Checkpoint.load(model_folder).config
+    provenance = Provenance("grace", "base", "f" * 32, 1, {}, {})
+
+    def good(folder: Path) -> None:
+        for file in model_folder.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+
+    def full(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    export.export(tmp_path / "final", config, provenance, save_weights=good)
+    before = Checkpoint.load(tmp_path / "final").fingerprint
+    with pytest.raises(SaveFailed, match="No space left"):
+        export.export(tmp_path / "final", config, provenance, save_weights=full)
+    assert Checkpoint.load(tmp_path / "final").fingerprint == before
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+def test_retrieval_figures_are_those_of_their_definitions() -> None:
+    similarity = torch.tensor([[0.9, 0.8, 0.1], [0.5, 0.5, 0.2]])
+    relevant = torch.tensor([[False, True, True], [True, False, False]])
+    got = heldout.retrieval(similarity, relevant)
+    second, third = 1 / torch.log2(torch.tensor(3.0)), 1 / torch.log2(torch.tensor(4.0))
+    first_row, second_row = (second + third) / (1 + second), second  # a tie counts against
+    assert got["ndcg_at_10"] == pytest.approx(float(first_row + second_row) / 2, abs=1e-6)
+    assert got["accuracy_at_1"] == 0
+    assert got["mrr_at_10"] == 0.5
+
+
+def test_curves_are_drawn_from_what_was_logged(tmp_path: Path) -> None:
+    history = [
+        {"step": n, "grace/paid": n / 2, "completions/mean_length": 5.0, "eval_ndcg_at_10": 0.1 * n} for n in range(4)
+    ]
+    found = curves.panels(history)
+    assert list(found) == ["reward", "tokens per rationale", "held-out retrieval"]
+    page = curves.svg(found)
+    assert page.count("<polyline") == 3 + 3  # an axis and a line each
+    names = [path.name for path in curves.write(history, tmp_path)]
+    assert names[0] == "curves.svg"
+    assert curves.write([], tmp_path) == []
