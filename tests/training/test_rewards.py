@@ -172,7 +172,7 @@ def test_matryoshka_averages_the_reward_over_cut_vectors() -> None:
         pieces = {name: getattr(s, name)[..., :size] for name in ("anchors", "rollouts", "negatives")}
         return score(s._replace(**pieces), preset("improved", "supervised")).total
 
-    both = RewardSettings(contrast="infonce", hard_weight=0.0, dimensions=(4, H))
+    both = RewardSettings(contrast="infonce", consistency_weight=0.0, hard_weight=0.0, dimensions=(4, H))
     torch.testing.assert_close(score(s, both).total, (cut(4) + cut(H)) / 2)
 
 

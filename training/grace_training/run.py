@@ -103,9 +103,10 @@ class Run:
             peft_config=self._lora(),
         )
         trainer.remove_callback(PrinterCallback)  # `Progress` says what matters, the log holds the rest
-        if held_out and resume is None:
-            trainer.evaluate()
+        before = trainer.evaluate() if held_out and resume is None else None
         trainer.train(resume_from_checkpoint=resume)
+        if before:
+            trainer.state.log_history[:0] = [{"step": 0, **before}]  # `train` began the history anew
         scores = trainer.evaluate() if held_out else {}
         samples = self._samples(trainer)
         main = trainer.args.should_save
