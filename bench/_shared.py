@@ -10,14 +10,11 @@ import argparse
 import json
 import random
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 WORDS = """
     river harbour market bridge mason winter grain council letter debt engine orbit theory enzyme treaty garden

@@ -11,17 +11,20 @@ Peak memory is that of fresh processes that run one arm each (the whole process 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
+
 import asyncio
 import json
 import resource
 import statistics
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from _shared import arguments, median_ratio, model_100m, report, texts
+from bench._shared import arguments, median_ratio, model_100m, report, texts
 
 KV_GIB = 0.5
 BATCH = 16

@@ -68,6 +68,11 @@ class VllmEngine:
         """
         loop = asyncio.get_running_loop()
         self._llm = await loop.run_in_executor(None, self._build)
+        try:
+            await self._check()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Stop the engine process."""
@@ -100,6 +105,21 @@ class VllmEngine:
         """
         ranks: list[dict[str, int]] = await self._engine.collective_rpc("grace_diagnostics")
         return {key: sum(rank[key] for rank in ranks) for key in ranks[0]}
+
+    async def _check(self) -> None:
+        """Refuse what would be pooled wrongly before the first text comes: ask the workers, then try it.
+
+        One of the two texts is longer than a step, if the model's context allows: it runs in pieces.
+        """
+        for reason in await self._engine.collective_rpc("grace_refusal"):
+            if reason is not None:
+                raise UnsupportedModel(f"{self._checkpoint.name}: {reason}")
+        longest = "Is every state counted once? " * (self._options.max_num_batched_tokens // 4)
+        jobs = [self._prompter.job(text, max_rationale_tokens=2) for text in (longest, "Short.")]
+        try:
+            await asyncio.gather(*(self.represent(job) for job in jobs))
+        except StateMismatch as error:
+            raise UnsupportedModel(f"{self._checkpoint.name}: vLLM's states cannot be counted here: {error}") from error
 
     @property
     def _engine(self) -> AsyncLLM:

@@ -8,7 +8,7 @@ last token. No second forward, no extra call. Facts about vLLM below were read a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -39,10 +39,9 @@ class GraceWorker(Worker):
     _copies: torch.cuda.Stream | None = None  # beside the main stream, which holds the next step by the time we copy
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the weights, refuse a model whose states are not the pooled ones, make room for the sums."""
+        """Load the weights and make room for the sums."""
         super().load_model(*args, **kwargs)
         self._limits, self._reached = {}, {}
-        self._refuse_states_before_the_norm()
         if not self._holds_the_states():
             return
         known: dict[str, Any] = self.vllm_config.additional_config[CONFIG_KEY]
@@ -86,6 +85,16 @@ class GraceWorker(Worker):
             step.attach(output)
         return output
 
+    def grace_refusal(self) -> str | None:
+        """Why this model's states must not be pooled, or None. A collective call: every rank must make it."""
+        model = self.vllm_config.model_config
+        compute_logits = getattr(self.model_runner.model, "compute_logits", None)
+        if compute_logits is None or not _is_last_stage():
+            return None
+        generator = torch.Generator().manual_seed(0)
+        state = torch.randn(1, model.get_hidden_size(), generator=generator).to(self.device, model.dtype)
+        return None if length_matters(compute_logits, state) else "its final norm sits after the states that vLLM keeps"
+
     def grace_diagnostics(self) -> dict[str, int]:
         """Requests that hold sums now; requests back from pre-emption and prefix tokens from the cache, so far."""
         held = self._sums.held if self._sums is not None else 0
@@ -99,23 +108,6 @@ class GraceWorker(Worker):
         # The one rank whose output the executor returns: first of its tensor-parallel group, last pipeline stage.
         parallel = self.vllm_config.parallel_config
         return bool(self.rank % parallel.world_size == parallel.world_size - parallel.tensor_parallel_size)
-
-    def _refuse_states_before_the_norm(self) -> None:
-        """A norm inside `compute_logits` shows in that the length of a state does not matter to it."""
-        model = self.model_runner.model
-        if not hasattr(model, "compute_logits") or not _is_last_stage():
-            return
-        dtype = self.vllm_config.model_config.dtype
-        generator = torch.Generator().manual_seed(0)
-        state = torch.randn(1, self.vllm_config.model_config.get_hidden_size(), generator=generator)
-        state = state.to(self.device, dtype)
-        with torch.inference_mode():
-            once, eightfold = model.compute_logits(state), model.compute_logits(8 * state)
-        if once is not None and torch.allclose(once.float(), eightfold.float(), rtol=1e-2, atol=1e-3):
-            raise ValueError(
-                "GRACE cannot pool this model: it applies its final norm inside compute_logits, "
-                "so the states vLLM returns are not the ones to be pooled"
-            )
 
     def _follow(self, scheduler_output: Any) -> None:
         """Take note of who comes, who goes, and how far each request will have run after this step."""
@@ -209,6 +201,18 @@ class _WithSums(AsyncModelRunnerOutput):
         output = self._inner.get_output()
         self._step.attach(output)
         return output
+
+
+@torch.inference_mode()
+def length_matters(compute_logits: Callable[[torch.Tensor], torch.Tensor | None], state: torch.Tensor) -> bool:
+    """Whether a longer state (1, H) gives other logits. If not, a norm stands between the two: the state is not normed.
+
+    Models norm in their own forward pass and `compute_logits` is the head alone, but some few norm inside it.
+    """
+    once, eightfold = compute_logits(state), compute_logits(8 * state)
+    if once is None or eightfold is None:  # ranks that do not gather the logits
+        return True
+    return not torch.allclose(once.float(), eightfold.float(), rtol=1e-2, atol=1e-3)
 
 
 def _plain(sums: Sums) -> dict[str, Any]:

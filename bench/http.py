@@ -1,0 +1,116 @@
+"""The HTTP service against the offline engine, and the cache.
+
+Both arms represent the same texts, 64 at a time: one through `POST /embed` of a real server, one request a text; one
+through `Grace.encode` in this process. The cache is timed by asking for one text again and again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
+
+import asyncio
+import os
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from bench._shared import arguments, median_ratio, model_100m, report, texts
+
+KV_GIB = 0.5
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", texts=64, rounds=5, tokens=32, repeats=200)
+    with model_100m() as folder, tempfile.TemporaryDirectory() as data, server(folder, Path(data)) as address:
+        figures = measure(folder, address, options.texts, options.rounds, options.tokens)
+        figures |= asyncio.run(cached(address, options.repeats))
+    report(figures, options.json)
+
+
+@contextmanager
+def server(folder: Path, data: Path) -> Iterator[str]:
+    """A service on a free port, ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    settings = {"MODEL": str(folder), "DATA_DIR": str(data), "KV_CACHE_GIB": str(KV_GIB), "DTYPE": "float32"}
+    settings |= {"MAX_NUM_SEQS": "64", "PORT": str(port)}
+    environment = os.environ | {f"GRACE_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "grace_server.cli"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{address}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def measure(folder: Path, address: str, count: int, rounds: int, tokens: int) -> dict[str, Any]:
+    from grace import Grace
+
+    seconds: dict[str, list[float]] = {"offline": [], "http": []}
+    with Grace.load(folder, dtype="float32", max_num_seqs=64, kv_cache_gib=KV_GIB) as grace:
+        for number in range(rounds + 1):
+            if number == 1:  # the first round warms up
+                seconds = {arm: [] for arm in seconds}
+            batch = texts(count, seed=number)
+            for arm in sorted(seconds, reverse=bool(number % 2)):
+                start = time.perf_counter()
+                if arm == "http":
+                    asyncio.run(embed_all(address, batch, tokens))
+                else:
+                    grace.encode(batch, max_rationale_tokens=tokens, show_progress=False)
+                seconds[arm].append(time.perf_counter() - start)
+    return {
+        "http_vs_offline": median_ratio(seconds["offline"], seconds["http"]),
+        **{f"{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()},
+        "concurrent_requests": count,
+        "rounds": rounds,
+        "rationale_tokens": tokens,
+    }
+
+
+async def embed_all(address: str, batch: list[str], tokens: int) -> None:
+    limits = httpx.Limits(max_connections=len(batch))
+    async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as client:
+        bodies = [{"input": text, "max_rationale_tokens": tokens} for text in batch]
+        for answer in await asyncio.gather(*(client.post("/embed", json=body) for body in bodies)):
+            answer.raise_for_status()
+
+
+async def cached(address: str, repeats: int) -> dict[str, float]:
+    body = {"input": "A text that is asked for again and again."}
+    times = []
+    async with httpx.AsyncClient(base_url=address, timeout=600) as client:
+        await client.post("/embed", json=body)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            answer = await client.post("/embed", json=body)
+            times.append(time.perf_counter() - start)
+            assert answer.json()["data"][0]["cached"]
+    return {
+        "cached_ms_p50": 1000 * statistics.median(times),
+        "cached_ms_p99": 1000 * statistics.quantiles(times, n=100)[98],
+    }
+
+
+if __name__ == "__main__":
+    main()
