@@ -17,6 +17,7 @@ import pytest
 
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import DATABASE, Collection
+from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, StoreDamaged, StoreFull, StoreLocked
 from grace_server.index.faults import FaultPoint
@@ -150,7 +151,7 @@ def test_a_damaged_checkpoint_is_doubted_and_made_again(
     path.write_bytes(damage(path.read_bytes()))
 
     catalog, collection = reopened(tmp_path)
-    assert collection.describe().index_kind == "flat", "the damaged base was believed"
+    assert describe(collection).index_kind == "flat", "the damaged base was believed"
     assert collection.doubts
     check_search(collection, model, QUERY)
     assert verify(collection).derived
@@ -172,7 +173,7 @@ def test_the_previous_checkpoint_serves_where_the_newest_is_damaged(tmp_path: Pa
     newest.write_bytes(flipped(newest.read_bytes()))
 
     catalog, collection = reopened(tmp_path)
-    assert collection.describe().index_kind == "hnsw"
+    assert describe(collection).index_kind == "hnsw"
     assert len(collection.doubts) == 1
     check_search(collection, model, QUERY)
     catalog.close()

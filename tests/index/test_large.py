@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -39,7 +40,10 @@ def documents(vectors: Floats, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module", params=["hnsw", "hnsw sq8", "ivf", "ivf sq8", "ivf pq"])
+SLOW = pytest.mark.skipif("GRACE_SLOW_TESTS" not in os.environ, reason="training the codes takes a minute")
+
+
+@pytest.fixture(scope="module", params=["hnsw", "hnsw sq8", "ivf", "ivf sq8", pytest.param("ivf pq", marks=SLOW)])
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     kind, _, quantization = str(request.param).partition(" ")
     settings = CollectionSettings(

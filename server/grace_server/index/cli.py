@@ -20,6 +20,7 @@ from grace.errors import GraceError
 from grace_server.errors import ApiError
 from grace_server.index import commands
 from grace_server.index.catalog import Catalog
+from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.filters import compile_filter
 from grace_server.index.searching import Method, Options
@@ -107,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _list(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
     for collection in catalog:
-        print(json.dumps(asdict(collection.describe())))
+        print(json.dumps(asdict(describe(collection))))
     return 0
 
 
@@ -128,7 +129,7 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
             quiet=arguments.quiet,
         )
     )
-    counts = collection.describe().counts
+    counts = describe(collection).counts
     print(f"{collection.name}: {counts.ready} documents ready, {counts.failed} failed", file=sys.stderr)
     for document in collection.page(state="failed", limit=20):
         print(f"  {document.id}: {document.reason}", file=sys.stderr)

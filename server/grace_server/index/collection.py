@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +32,7 @@ from grace_server.index.writing import Change, Embedded
 DATABASE = "documents.sqlite"
 CHECKPOINTS = "checkpoints"
 FILTERS_CACHED = 16
-RATIONALE_WEIGHT = 0.5  # of a word in the rationale, where one in the text counts 1; measured in docs/search.md
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What there is to know about a collection."""
-
-    name: str
-    id: str
-    aliases: tuple[str, ...]
-    settings: CollectionSettings
-    dimensions: int
-    fingerprint: str | None
-    created_at: float  # seconds since 1970
-    counts: reading.Counts
-    index_kind: str  # what answers now: "flat", "hnsw" or "ivf"
-    index_tombstones: int  # rows in memory that are no longer searchable
-    bytes: int  # on disk, all files
-    checkpoint_age_s: float | None  # None: there is none, as for a flat index
-    doubts: tuple[str, ...]  # checkpoints that were not believed at the last start, and failures in the background
+RATIONALE_WEIGHT = 0.5  # of a word in the rationale, where one in the text counts 1: not yet measured
 
 
 class Collection:
@@ -74,7 +54,7 @@ class Collection:
         self.identity = Identity(self.id, self.dimensions, self.fingerprint, self.settings)
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, clock=edges.clock, faults=edges.faults)
         self.doubts: list[str] = []
-        self._manifest: Manifest | None = None
+        self.manifest: Manifest | None = None
         self._stale = threading.Event()
         self._stopping = threading.Event()
         self._filters: OrderedDict[tuple[Clause, int], Labels] = OrderedDict()
@@ -203,26 +183,6 @@ class Collection:
         """The k best documents by BM25 over text and rationale."""
         return self.store.read(lambda c: search_words(c, query, k=k, clause=clause, rationale_weight=RATIONALE_WEIGHT))
 
-    def describe(self) -> Description:
-        """Sizes, states, settings."""
-        manifest = self._manifest
-        index = self.index
-        return Description(
-            name=self.name,
-            id=self.id,
-            aliases=tuple(sorted(self.aliases())),
-            settings=self.settings,
-            dimensions=self.dimensions,
-            fingerprint=self.fingerprint,
-            created_at=self.created_at,
-            counts=self.store.read(reading.counts),
-            index_kind="flat" if index.base is None else ("ivf" if self.settings.kind == "ivf" else "hnsw"),
-            index_tombstones=index.tombstones,
-            bytes=sum(f.stat().st_size for f in self.folder.glob("documents.sqlite*")) + self.checkpoints.bytes,
-            checkpoint_age_s=None if manifest is None else max(0.0, self._edges.clock() - manifest.written_at),
-            doubts=tuple(self.doubts),
-        )
-
     def aliases(self) -> dict[str, int]:
         """Other names of this collection, with the stamp of when each was given."""
         return self.store.read(lambda c: dict(c.execute("SELECT name, stamp FROM alias")))
@@ -252,9 +212,9 @@ class Collection:
         self.index.maintain(work, self._chunks, stop=self._stopping.is_set, exclusively=self._exclusively)
         if (base := self.index.base) is None:
             self.checkpoints.forget()
-            self._manifest = None
+            self.manifest = None
         else:
-            self._manifest = self.checkpoints.save(base, self.identity, covers_seq=seq)
+            self.manifest = self.checkpoints.save(base, self.identity, covers_seq=seq)
         return work
 
     def compact(self) -> None:
@@ -307,7 +267,7 @@ class Collection:
     def _loaded(self) -> FaissIndex:
         with self.store.reading() as connection:
             live = reading.searchable(connection)
-            base, self._manifest, doubts = self.checkpoints.load(self.identity, last_seq=reading.last_seq(connection))
+            base, self.manifest, doubts = self.checkpoints.load(self.identity, last_seq=reading.last_seq(connection))
             self.doubts = doubts
             index = FaissIndex(self.dimensions, self.settings, self._fetch, base=base)
             if base is None:
@@ -338,9 +298,3 @@ class Collection:
             while len(self._filters) > FILTERS_CACHED:
                 self._filters.popitem(last=False)
         return labels
-
-
-def with_defaults(settings: CollectionSettings, *, hidden_size: int) -> tuple[CollectionSettings, int]:
-    """Settings as they are kept, and how many dimensions vectors have under them."""
-    dimensions = hidden_size if settings.dimensions is None else min(settings.dimensions, hidden_size)
-    return replace(settings, dimensions=None if dimensions == hidden_size else dimensions), dimensions

@@ -15,12 +15,13 @@ from tqdm import tqdm
 from grace_server.index import searching
 from grace_server.index.backlog import Backlog
 from grace_server.index.catalog import Catalog
-from grace_server.index.collection import Collection, with_defaults
+from grace_server.index.collection import Collection
+from grace_server.index.description import describe
 from grace_server.index.document import Document
 from grace_server.index.errors import IndexNotFound, InvalidValue
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
-from grace_server.index.settings import CollectionSettings
+from grace_server.index.settings import CollectionSettings, with_defaults
 from grace_server.index.sources import Columns, count_documents, read_documents
 
 OpenModel = Callable[[], AbstractAsyncContextManager[Model]]
@@ -88,7 +89,7 @@ async def move(
     catalog: Catalog, source: str, target: str, *, alias: str | None, open_model: OpenModel, quiet: bool
 ) -> Collection:
     """Embed a collection anew under another model, then switch an alias."""
-    waiting = catalog.get(source).describe().counts
+    waiting = describe(catalog.get(source)).counts
     async with open_model() as model:
         with tqdm(total=waiting.ready + waiting.pending, unit="document", disable=quiet, desc=target) as bar:
             return await migrate(catalog, model, source=source, target=target, alias=alias, advance=_advance(bar))

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from grace_server.index import searching
 from grace_server.index.approximate import Stopped, use_threads
 from grace_server.index.catalog import Catalog
-from grace_server.index.collection import Collection, with_defaults
+from grace_server.index.collection import Collection
 from grace_server.index.embedder import Embedder
 from grace_server.index.errors import Conflict, JobNotFound
 from grace_server.index.jobs import IndexJob
 from grace_server.index.model import Model
 from grace_server.index.searching import Answer, Options
-from grace_server.index.settings import CollectionSettings
+from grace_server.index.settings import CollectionSettings, with_defaults
 from grace_server.index.writing import Change
 
 log = logging.getLogger("grace.index")

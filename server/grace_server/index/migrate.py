@@ -13,11 +13,12 @@ from typing import Any
 from grace_server.index import reading
 from grace_server.index.backlog import Advance, embed_pending
 from grace_server.index.catalog import Catalog
-from grace_server.index.collection import Collection, with_defaults
+from grace_server.index.collection import Collection
 from grace_server.index.document import Document
 from grace_server.index.errors import Conflict
 from grace_server.index.faults import FaultPoint
 from grace_server.index.model import Model
+from grace_server.index.settings import with_defaults
 
 BATCH = 500
 

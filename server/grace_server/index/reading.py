@@ -103,7 +103,7 @@ def vectors(connection: Connection, labels: Labels, *, dimensions: int) -> tuple
         )
         found = dict(rows.fetchall())
         there = [label for label in some if label in found]
-        rows_here = from_blob(b"".join(found[label] for label in there), width=dimensions)
+        rows_here = from_blob(b"".join(found[label] for label in there), rows=len(there), width=dimensions)
         out[len(kept) : len(kept) + len(there)] = rows_here
         kept += there
     return np.array(kept, dtype=np.int64), out[: len(kept)]
@@ -117,7 +117,7 @@ def all_vectors(connection: Connection, *, dimensions: int, chunk: int = CHUNK) 
     )
     while some := rows.fetchmany(chunk):
         labels = np.array([row[0] for row in some], dtype=np.int64)
-        yield labels, from_blob(b"".join(row[1] for row in some), width=dimensions)
+        yield labels, from_blob(b"".join(row[1] for row in some), rows=len(some), width=dimensions)
 
 
 def sums(connection: Connection, label: int) -> StoredSums | None:
@@ -127,7 +127,7 @@ def sums(connection: Connection, label: int) -> StoredSums | None:
         return None
     segments = tuple(Segment(*span) for span in json.loads(row[0]))
     width = len(row[2]) // (4 if row[1] == "float32" else 2) // len(segments)
-    return StoredSums(segments, from_blob(row[2], width=width, precision=row[1]))
+    return StoredSums(segments, from_blob(row[2], rows=len(segments), width=width, precision=row[1]))
 
 
 def pending(connection: Connection, *, limit: int, skip: Sequence[int] = ()) -> list[Pending]:

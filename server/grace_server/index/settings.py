@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from grace.pooling import Pooling
@@ -69,6 +69,12 @@ class CollectionSettings:
     def to_json(self) -> str:
         """One line of JSON, keys sorted."""
         return json.dumps(asdict(self), sort_keys=True)
+
+
+def with_defaults(settings: CollectionSettings, *, hidden_size: int) -> tuple[CollectionSettings, int]:
+    """Settings as they are kept, and how many dimensions vectors have under them."""
+    dimensions = hidden_size if settings.dimensions is None else min(settings.dimensions, hidden_size)
+    return replace(settings, dimensions=None if dimensions == hidden_size else dimensions), dimensions
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grace.pooling import unit
-from grace_server.index.errors import InvalidValue
+from grace_server.index.errors import InvalidValue, StoreDamaged
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -22,14 +22,16 @@ def to_blob(values: npt.NDArray[np.floating], precision: Precision = "float32") 
     return np.ascontiguousarray(values, dtype=_DTYPES[precision]).tobytes()
 
 
-def from_blob(blob: bytes, *, width: int, precision: Precision = "float32") -> Floats:
+def from_blob(blob: bytes, *, rows: int, width: int, precision: Precision = "float32") -> Floats:
     """(rows, width) float32 out of a blob.
 
     Raises:
-        ValueError: the blob's length is no multiple of a row.
+        StoreDamaged: the blob's length is another.
     """
-    rows: Floats = np.frombuffer(blob, dtype=_DTYPES[precision]).reshape(-1, width).astype(np.float32)
-    return rows
+    if len(blob) != rows * width * _DTYPES[precision].itemsize:
+        raise StoreDamaged("a stored vector has the wrong length: restore a snapshot")
+    values: Floats = np.frombuffer(blob, dtype=_DTYPES[precision]).reshape(-1, width).astype(np.float32)
+    return values
 
 
 def checked(values: object, *, dimensions: int | None, normalize: bool, param: str) -> Floats:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from grace_server.errors import problems
 from grace_server.index.collection import Collection
+from grace_server.index.description import describe
 from grace_server.index.routes.shapes import Strict, indexes_of
 from grace_server.index.settings import CollectionSettings, Durability, Kind, Metric, Quantization, Sums
 
@@ -142,7 +143,7 @@ async def remove_alias(request: Request, alias: str) -> dict[str, Any]:
 
 
 async def _described(collection: Collection) -> IndexOut:
-    described = await asyncio.to_thread(collection.describe)
+    described = await asyncio.to_thread(describe, collection)
     counts = described.counts
     return IndexOut(
         name=described.name,

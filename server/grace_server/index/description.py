@@ -1,0 +1,51 @@
+"""What there is to know about a collection, in one value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from grace_server.index import reading
+from grace_server.index.approximate import kind_of
+from grace_server.index.collection import DATABASE, Collection
+from grace_server.index.settings import CollectionSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What there is to know about a collection."""
+
+    name: str
+    id: str
+    aliases: tuple[str, ...]
+    settings: CollectionSettings
+    dimensions: int
+    fingerprint: str | None
+    created_at: float  # seconds since 1970
+    counts: reading.Counts
+    index_kind: str  # what answers now: "flat", "hnsw" or "ivf"
+    index_tombstones: int  # rows in memory that are no longer searchable
+    bytes: int  # on disk, all files
+    checkpoint_age_s: float | None  # None: there is none, as for a flat index
+    doubts: tuple[str, ...]  # checkpoints that were not believed at the last start, and failures in the background
+
+
+def describe(collection: Collection, *, clock: Callable[[], float] = time.time) -> Description:
+    """Sizes, states and settings as they are now."""
+    index, manifest = collection.index, collection.manifest
+    return Description(
+        name=collection.name,
+        id=collection.id,
+        aliases=tuple(sorted(collection.aliases())),
+        settings=collection.settings,
+        dimensions=collection.dimensions,
+        fingerprint=collection.fingerprint,
+        created_at=collection.created_at,
+        counts=collection.store.read(reading.counts),
+        index_kind="flat" if index.base is None else kind_of(collection.settings),
+        index_tombstones=index.tombstones,
+        bytes=sum(f.stat().st_size for f in collection.folder.glob(f"{DATABASE}*")) + collection.checkpoints.bytes,
+        checkpoint_age_s=None if manifest is None else max(0.0, clock() - manifest.written_at),
+        doubts=tuple(collection.doubts),
+    )

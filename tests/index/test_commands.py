@@ -1,0 +1,213 @@
+"""`grace-index`: from files to an index and back, with a fake engine in the model's place."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
+from grace_server.index.catalog import Catalog
+from grace_server.index.cli import UNSOUND, run
+from grace_server.index.collection import Collection
+from grace_server.index.description import describe
+from grace_server.index.edges import Edges
+from grace_server.index.faults import FaultPoint
+from grace_server.index.migrate import migrate
+from grace_server.index.model import Model
+from tests.index.invariants import check
+
+DOCUMENTS = [
+    {"id": "1", "title": "River", "text": "The river rises in the hills.", "year": 1990},
+    {"id": "2", "title": "Bridge", "text": "A guild built the bridge.", "year": 1432},
+    {"id": "3", "title": "Harbour", "text": "Who built the harbour?", "year": 2001},
+]
+
+
+class Shell:
+    """Runs subcommands on a data folder; `calls` counts texts that reached the fake engine."""
+
+    def __init__(self, folder: Path, prompter: Prompter) -> None:
+        self.folder, self.prompter, self.calls = folder, prompter, 0
+
+    def model(self, fingerprint: str | None = None) -> Model:
+        checkpoint = self.prompter.checkpoint
+        if fingerprint:
+            checkpoint = replace(checkpoint, fingerprint=fingerprint)
+        return Model(FakeEngine(self.prompter).represent, self.prompter, checkpoint)
+
+    def model_of(self, name: str | None, engine: str | None) -> AbstractAsyncContextManager[Model]:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Model]:
+            engine = FakeEngine(self.prompter)
+            yield replace(self.model(name), represent=engine.represent)
+            self.calls += engine.calls
+
+        return opened()
+
+    def __call__(self, *words: str | Path) -> int:
+        return run(["--data-dir", str(self.folder), "--quiet", *map(str, words)], model_of=self.model_of)
+
+    def collection(self, name: str = "a") -> Iterator[Collection]:
+        catalog = Catalog(self.folder, Edges())
+        yield catalog.get(name)
+        catalog.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, prompter: Prompter) -> Shell:
+    return Shell(tmp_path / "data", prompter)
+
+
+def written(folder: Path, kind: str) -> Path:
+    """The three documents as a file or a folder."""
+    path = folder / f"documents{kind}"
+    lines = "".join(json.dumps(d) + "\n" for d in DOCUMENTS)
+    match kind:
+        case ".jsonl":
+            path.write_text(lines)
+        case ".jsonl.gz":
+            path.write_bytes(gzip.compress(lines.encode()))
+        case ".csv":
+            with path.open("w", newline="") as file:
+                table = csv.DictWriter(file, list(DOCUMENTS[0]))
+                table.writeheader()
+                table.writerows(DOCUMENTS)
+        case ".parquet":
+            parquet.write_table(pa.Table.from_pylist(DOCUMENTS), path)
+        case _:
+            path.mkdir()
+            for d in DOCUMENTS:
+                (path / f"{d['id']}.txt").write_text(f"{d['title']}\n\n{d['text']}")
+    return path
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".csv", ".parquet", ""])
+def test_documents_are_built_from_files_and_again_without_embedding_twice(
+    shell: Shell, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("build", "--index", "a", written(tmp_path, kind), "--text-field", "title", "--text-field", "text")
+    assert shell(*words, "--number-field", "year") == 0
+    assert (shell.calls, shell(*words, "--number-field", "year"), shell.calls) == (3, 0, 3)
+    condition = json.dumps({"field": "year", "operator": "<", "value": 1500})
+    flags = ("--filter", condition) if kind else ()
+    capsys.readouterr()
+    assert shell("search", "--index", "a", "guild bridge", "--method", "lexical", *flags) == 0
+    [hit] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (hit["id"].removesuffix(".txt"), hit["text"]) == ("2", "Bridge\n\nA guild built the bridge.")
+    assert shell("verify", "--index", "a") == 0
+
+
+def test_what_is_exported_is_built_again_equal(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    capsys.readouterr()
+    assert shell("export", "--index", "a", "--vectors") == 0
+    lines = capsys.readouterr().out
+    (tmp_path / "again.jsonl").write_text(lines)
+    calls = shell.calls
+    assert shell("build", "--index", "b", tmp_path / "again.jsonl", "--vectors", "--fingerprint", "f") == 0
+    assert shell.calls == calls
+    shell("export", "--index", "b", "--vectors")
+    theirs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for mine, other in zip(map(json.loads, lines.splitlines()), theirs, strict=True):
+        np.testing.assert_allclose(mine.pop("vector"), other.pop("vector"), atol=1e-7)
+        assert mine == other
+
+
+def test_an_index_is_restored_under_an_alias_and_compacted(shell: Shell, tmp_path: Path) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    assert shell("snapshot", "--index", "a", tmp_path / "a.tar") == 0
+    assert shell("restore", "--index", "b", tmp_path / "a.tar", "--alias", "live") == 0
+    assert shell("compact", "--index", "live") == 0
+    for collection in shell.collection("live"):
+        assert collection.name == "b"
+        check(collection)
+
+
+def test_an_index_is_moved_to_another_model(shell: Shell, tmp_path: Path) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    assert shell("--model", "e" * 32, "search", "--index", "a", "river") == 1
+    assert shell("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", "live") == 0
+    assert shell("--model", "e" * 32, "search", "--index", "live", "river") == 0
+    for collection in shell.collection("live"):
+        assert (collection.name, collection.fingerprint) == ("b", "e" * 32)
+        assert describe(collection).counts.ready == 3
+        check(collection)
+
+
+@pytest.mark.parametrize("point", [FaultPoint.MIGRATE_BATCH, FaultPoint.MIGRATE_SWITCH], ids=lambda p: p.name)
+def test_a_move_that_was_cut_off_goes_on_where_it_was(shell: Shell, tmp_path: Path, point: FaultPoint) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+
+    def cut(reached: FaultPoint) -> None:
+        if reached is point:
+            raise OSError("cut off")
+
+    catalog = Catalog(shell.folder, Edges(faults=cut))
+    moving = migrate(catalog, shell.model("e" * 32), source="a", target="b", alias="live")
+    with pytest.raises(OSError, match="cut off"):
+        asyncio.run(moving)
+    assert describe(catalog.get("a")).counts.ready == 3
+    catalog.close()
+    before = shell.calls
+    assert shell("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", "live") == 0
+    assert shell.calls - before == (0 if point is FaultPoint.MIGRATE_SWITCH else 3)
+    for collection in shell.collection("live"):
+        assert collection.name == "b"
+        check(collection)
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "complaint"),
+    [
+        ("a.jsonl", '{"id": "1", "text": "a"}\nnot json\n', "line 2: not JSON"),
+        ("a.jsonl", '{"text": "a"}\n', "record 1: has no 'id'"),
+        ("a.jsonl", "[1]\n", "record 1: must be an object"),
+        ("a.docx", "", "not a kind of file this reads"),
+        ("a.csv", "id,text,year\n1,a,many\n", "is no number"),
+    ],
+)
+def test_a_wrong_source_is_refused_naming_the_place(
+    shell: Shell, tmp_path: Path, name: str, contents: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(contents)
+    assert shell("build", "--index", "a", tmp_path / name, "--number-field", "year") == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_verify_finds_and_repairs_what_is_derived(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    for collection in shell.collection():
+        collection.store.write(lambda c: c.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')") and None)
+    assert shell("verify", "--index", "a") == UNSOUND
+    assert "text index" in capsys.readouterr().err
+    assert shell("verify", "--index", "a", "--repair") == 0
+    assert shell("verify", "--index", "a") == 0
+
+
+def test_a_damaged_vector_is_never_searched(shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    for collection in shell.collection():
+        collection.store.write(lambda c: c.execute("UPDATE vector SET vector = x'00' WHERE label = 1") and None)
+    assert shell("verify", "--index", "a") == 1
+    assert "wrong length: restore a snapshot" in capsys.readouterr().err
+
+
+def test_an_unknown_index_is_refused(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("search", "--index", "none", "river", "--method", "lexical") == 1
+    assert "there is no index 'none'" in capsys.readouterr().err
