@@ -90,6 +90,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
 async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: Checkpoint | None) -> None:
     """Load, open the doors, watch the engine until the end; close in reverse."""
     life: Life = app.state.life
+    logs.service.info("loading", extra={"model": settings.model, "engine": settings.engine})
     try:
         checkpoint = given
         if checkpoint is None:

@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import uvicorn
@@ -76,6 +78,7 @@ def run(app: FastAPI, settings: Settings) -> int:
 async def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     """Serve on a socket until a signal comes or the service cannot go on; the exit code."""
     life: Life = app.state.life
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=_ignore_ctrl_c))
     server = _Server(_config(app, settings))
     signals = _Signals(server, life, settings)
     host, port = listener.getsockname()[:2]
@@ -144,6 +147,15 @@ class _Signals:
         except TimeoutError:
             logs.service.warning("some requests did not finish in time and are cut off")
         self._server.should_exit = True
+
+
+def _ignore_ctrl_c() -> None:
+    """Engines start their processes from such a thread, and they inherit this: a terminal sends Ctrl-C to them too.
+
+    The engine would end at once, and there would be nothing left to drain with.
+    """
+    resource_tracker.ensure_running()  # Python's first child process unblocks what is blocked here (3.11): have it now
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -126,6 +126,12 @@ async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_pa
         assert "Zanzibar" not in logged
 
 
+async def test_engines_are_started_deaf_to_ctrl_c(serve: Serve) -> None:
+    await serve(live=True)
+    blocked = await asyncio.to_thread(signal.pthread_sigmask, signal.SIG_BLOCK, set())
+    assert signal.SIGINT in blocked
+
+
 async def test_a_second_sigterm_forces(tmp_path: Path) -> None:
     folder = make_model(
         tmp_path / "m",
