@@ -2,7 +2,7 @@
 
     python bench/train_step.py --rounds 5 --json train_step.json
 
-The model never stops by itself, so both write equally many tokens. Rounds alternate between the two; medians of steps,
+The end-of-turn token is suppressed, so both write equally many tokens. Rounds alternate; medians of steps,
 the first step of each round left out. `net` leaves out the generation of the query and the negative, which plain GRPO
 does not have; the target is 1.15.
 """
@@ -77,6 +77,7 @@ def common(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "log_completions": False,
         "gradient_checkpointing": False,
         "loss_type": "dapo",
+        "generation_kwargs": {"suppress_tokens": [options.stop_id]},
         "beta": 0.0,
     }
 
@@ -124,9 +125,9 @@ def main() -> int:
     grace: list[float] = []
     extra: list[float] = []
     with tempfile.TemporaryDirectory() as name:
-        model = make_model(Path(name) / "model", hidden=256, layers=4, intermediate=512)
-        # No end-of-turn token: its row of the head is pushed far below all others.
+        model = make_model(Path(name) / "model", hidden=128, layers=3, intermediate=256)
         prompter = Prompter(Checkpoint.load(model))
+        options.stop_id = prompter.stop_ids[0]
         text = "The river rises in the hills. It runs through three towns, past mills and a market. "
         examples = [Example(f"Who built mill {n}?", f"{n}. {text}", (f"{n} is far.",), "") for n in range(64)]
         data = Dataset.from_list(training_rows(examples))

@@ -28,6 +28,7 @@ from grace_training.pooling import SpanPooler
 from grace_training.rewards import RewardParts, States, infonce, score, unit, with_lengths
 from grace_training.rollouts import Batch, Drawn, Row, Written, cut_off, one_per_group
 from grace_training.sampler import EpochRepeatSampler
+from grace_training.vllm_cpu import keep_weights_updatable
 
 
 def grace(**_: object) -> list[float]:
@@ -64,6 +65,8 @@ class GraceTrainer(RolloutTrainer):
         if args.kl_coefficient:
             args = copy.copy(args)
             args.beta = args.kl_coefficient  # makes TRL keep a reference; its loss term is left out below
+        if args.use_vllm and args.vllm_mode == "colocate":
+            keep_weights_updatable()
         self.prompter = prompter
         self.held_out = held_out or []
         self.settings = args.reward_settings()
