@@ -168,6 +168,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     told = translate(error, record.request_id if record else "")
     if record:
         record.error = told.code
+    if told.status == 500:
+        logs.failure(error, record.request_id if record else "", log_texts=request.app.state.settings.log_texts)
     if isinstance(error, HTTPException):
         return respond(told, headers=dict(error.headers or {}))
     return respond(told)

@@ -15,6 +15,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from grace.errors import GraceError
+
 access = logging.getLogger("grace.access")
 service = logging.getLogger("grace.server")
 
@@ -53,9 +55,9 @@ def configure(level: str) -> None:
 
 
 def failure(error: BaseException, request_id: str, *, log_texts: bool) -> None:
-    """Log an error that nobody expected, as its type and the places it passed."""
+    """Log what ends as a 500: its type, the places it passed, and the words of `grace`'s own, which quote no text."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     extra: dict[str, Any] = {"request_id": request_id, "error": type(error).__qualname__, "places": places}
-    if log_texts:
+    if log_texts or isinstance(error, GraceError):
         extra["words"] = str(error)
     service.error("internal error", extra=extra)

@@ -120,6 +120,23 @@ async def test_an_unexpected_error_says_its_request_id_and_nothing_more(
     assert "secret" not in logged
 
 
+async def test_a_failure_of_the_engine_is_500_for_its_text_alone_and_logged_with_its_reason(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await serve(cache=False)
+
+    async def lost(_: object) -> None:
+        raise core_errors.StateMismatch("pooled [3] states per segment, expected [4]")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.engine, "represent", lost)
+        error = (await service.embed(500, input="x"))["error"]
+    assert error["code"] == "engine_error"
+    assert "pooled" not in error["message"]
+    assert "expected [4]" in json.dumps([record.__dict__ for record in caplog.records], default=str)
+    assert (await service.embed(input="x"))["data"]
+
+
 @pytest.mark.parametrize("given", ["x" * 200, "with space", "", 'quo"te', "ü"])
 async def test_an_insane_request_id_is_replaced(serve: Serve, given: str) -> None:
     service = await serve()

@@ -62,7 +62,7 @@ async def _events(
             told = translate(error, request_id)
             if record:
                 record.error = told.code
-            if told.code == "internal_error":
+            if told.status == 500:
                 logs.failure(error, request_id, log_texts=house.settings.log_texts)
             yield _event("error", envelope(told))
 
