@@ -32,6 +32,7 @@ from grace_server.index.writing import Change, Embedded
 DATABASE = "documents.sqlite"
 CHECKPOINTS = "checkpoints"
 FILTERS_CACHED = 16
+JOBS_KEPT_S = 7 * 24 * 3600.0  # after they finished, until a compaction
 RATIONALE_WEIGHT = 0.5  # of a word in the rationale, where one in the text counts 1: not yet measured
 
 
@@ -48,6 +49,7 @@ class Collection:
         self.id, self.name = values["id"], values["name"]
         self.created_at = float(values["created_at"])
         self.settings = CollectionSettings.from_json(values["settings"])
+        store.set_durability(self.settings.durability)
         self.dimensions = int(values["dimensions"])
         self.fingerprint = values.get("fingerprint")
 
@@ -78,7 +80,6 @@ class Collection:
             folder / DATABASE,
             clock=edges.clock,
             create=True,
-            synchronous=settings.durability,
             faults=edges.faults,
         )
         values = {
@@ -218,10 +219,11 @@ class Collection:
         return work
 
     def compact(self) -> None:
-        """Rebuild the index without its dead rows, drop the tombstones, give space back to the disk."""
+        """Rebuild the index without its dead rows, drop tombstones and old jobs, give space back to the disk."""
         if self.index.base is not None:
             self.maintain("rebuild")
         self.store.write(writing.bury)
+        self.store.write(lambda c: jobs.forget_old(c, before=self._edges.clock() - JOBS_KEPT_S))
         self.store.vacuum()
 
     def reload(self) -> None:

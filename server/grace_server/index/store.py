@@ -41,7 +41,6 @@ class Store:
         *,
         clock: Callable[[], float],
         create: bool = False,
-        synchronous: str = "FULL",
         faults: Faults = no_faults,
         max_pages: int | None = None,  # of 8 KiB; a quota, and how tests fill the disk
     ) -> None:
@@ -53,12 +52,16 @@ class Store:
         if not create and (not path.exists() or path.stat().st_size == 0):
             raise StoreDamaged(f"{path.name} is missing or empty: restore a snapshot")
         with translated(path):
-            self._writer = self._connect(synchronous)
+            self._writer = self._connect()
             _migrate(self._writer, clock)
             if max_pages is not None:
                 self._writer.execute(f"PRAGMA max_page_count = {int(max_pages)}")
         self._thread = threading.Thread(target=self._write_all, name=f"writer {path.parent.name}", daemon=True)
         self._thread.start()
+
+    def set_durability(self, synchronous: str) -> None:
+        """Set SQLite's `synchronous`. Before the first write: it cannot change within a transaction."""
+        self._writer.execute(f"PRAGMA synchronous = {'NORMAL' if synchronous == 'NORMAL' else 'FULL'}")
 
     def write(self, work: Callable[[Connection], Result], then: Callable[[Result], None] = lambda _: None) -> Result:
         """Run `work` in one transaction; return once it is committed and `then` has run. Order of commits = of `then`.
@@ -181,17 +184,17 @@ class Store:
         try:
             return self._readers.get_nowait()
         except queue.Empty:
-            connection = self._connect("NORMAL")
+            connection = self._connect()
             connection.execute("PRAGMA query_only = ON")
             return connection
 
-    def _connect(self, synchronous: str) -> Connection:
+    def _connect(self) -> Connection:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         connection.execute("PRAGMA page_size = 8192")  # of a new file: five vectors of 384 dimensions to a page
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'NORMAL' if synchronous == 'NORMAL' else 'FULL'}")
+        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         return connection
