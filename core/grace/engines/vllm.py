@@ -167,6 +167,9 @@ class VllmEngine:
         )
 
     def _representation(self, job: Job, generated: tuple[int, ...], output: RequestOutput) -> Representation:
+        if output.outputs[0].finish_reason == "abort":
+            # Nobody asked for it: whoever leaves takes his request along and does not wait for an answer.
+            raise EngineDead("vLLM is shutting down")
         sums = output.kv_transfer_params
         if not sums:
             raise StateMismatch("vLLM ended a request without its sums")
