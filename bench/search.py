@@ -12,6 +12,7 @@ import json
 import platform
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,6 @@ def compare(collection: Collection, vectors: Floats, queries: Floats) -> dict[st
     """One query at a time: raw FAISS, our index, and our index with the documents fetched."""
     raw, parameters = raw_index(collection, vectors)
     times: dict[str, list[float]] = {"raw": [], "index": [], "documents": []}
-    hits = 0
     for turn, query in enumerate(queries):
         one = query[None]
         works: list[tuple[str, Callable[[], object]]] = [
@@ -89,7 +89,9 @@ def compare(collection: Collection, vectors: Floats, queries: Floats) -> dict[st
         ]
         for name, work in works[turn % 3 :] + works[: turn % 3]:  # nobody always comes to a warm cache
             times[name].append(timed(work))
-        [found] = collection.dense(one, K)
+    hits = 0
+    for query in queries:  # apart from the timing: comparing with every row empties the caches
+        [found] = collection.dense(query[None], K)
         exact = set(np.argpartition(-(vectors @ query), K)[:K].tolist())
         hits += len(exact & {int(d.id[1:]) for d in collection.documents(found.labels).values()})
     medians = {f"{name}_p50_ms": statistics.median(values) for name, values in times.items()}
@@ -118,6 +120,31 @@ def filtered(collection: Collection, vectors: Floats, queries: Floats) -> dict[s
     }
 
 
+def rebuilding(collection: Collection, queries: Floats) -> dict[str, float]:
+    """Searches while the index is built anew in another thread, against searches while nothing happens."""
+    quiet = [timed(lambda query=query: collection.dense(query[None], K)) for query in queries]
+    done = threading.Event()
+
+    def rebuild() -> None:
+        use_threads(1)
+        collection.maintain("rebuild")
+        done.set()
+
+    thread = threading.Thread(target=rebuild)
+    thread.start()
+    busy: list[float] = []
+    while not done.is_set():
+        query = queries[len(busy) % len(queries)]
+        busy.append(timed(lambda query=query: collection.dense(query[None], K)))
+        time.sleep(0.002)
+    thread.join()
+    return {
+        "quiet_p99_ms": quantile(quiet, 0.99),
+        "rebuild_p99_ms": quantile(busy, 0.99),
+        "rebuild_over_quiet_p99": quantile(busy, 0.99) / quantile(quiet, 0.99),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
@@ -143,6 +170,8 @@ def main() -> None:
             found: dict[str, float] = {"ingest_per_s": ingest(collection, vectors)}
             found["build_s"] = timed(collection.maintain) / 1000
             found |= compare(collection, vectors, queries) | filtered(collection, vectors, queries)
+            if kind == "hnsw":
+                found |= rebuilding(collection, queries)
             catalog.close()
             began = time.perf_counter()
             catalog = Catalog(Path(folder), Edges())

@@ -96,5 +96,5 @@ def cancel(connection: Connection, job: str, *, now: float) -> None:
 
 
 def forget_old(connection: Connection, *, before: float) -> None:
-    """Drop records of jobs that finished before a moment."""
-    connection.execute("DELETE FROM job WHERE finished_at < ?", (before,))
+    """Drop records of jobs that finished before a moment, but for those that hold the reasons of failures."""
+    connection.execute("DELETE FROM job WHERE finished_at < ? AND failed = 0", (before,))

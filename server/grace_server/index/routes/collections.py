@@ -97,7 +97,11 @@ class AliasOut(BaseModel):
     index: str
 
 
-@router.put("/indexes/{name}", responses=problems(409), status_code=201)
+@router.put(
+    "/indexes/{name}",
+    responses={200: {"model": IndexOut, "description": "It was there already"}, **problems(409)},
+    status_code=201,
+)
 async def create_index(request: Request, response: Response, name: str, body: IndexIn | None = None) -> IndexOut:
     """Create an index: 201. Doing it again with the same settings changes nothing and answers 200."""
     indexes = indexes_of(request)
