@@ -186,6 +186,23 @@ def test_every_recipe_is_a_valid_configuration(path: Path, tmp_path: Path) -> No
     GraceConfig(**{**recipe.settings, "bf16": False, "use_vllm": False, "eval_strategy": "no"})
 
 
+def test_a_finished_checkpoint_is_pushed_where_it_was_told(words: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    import huggingface_hub
+
+    done: list[tuple[str, Any]] = []
+
+    class Hub:
+        def create_repo(self, name: str, **_: Any) -> None:
+            done.append(("create", name))
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+            done.append((repo_id, Checkpoint.load(folder_path).config.provenance["method"]))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    assert main([*words, "push_to_hub=someone/model", "max_steps=1"]) == 0
+    assert done == [("create", "someone/model"), ("someone/model", "grace")]
+
+
 def test_a_failed_export_leaves_what_was_there(tmp_path: Path, model_folder: Path) -> None:
     config = Checkpoint.load(model_folder).config
     provenance = Provenance("grace", "base", "f" * 32, 1, {}, {})

@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GraceError as error:
         print(f"grace-train: {error}", file=sys.stderr)
         return 2
-    print(f"checkpoint: {folder}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"checkpoint: {folder}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,17 @@ class Run:
         trainer.train(resume_from_checkpoint=resume)
         if before:
             trainer.state.log_history[:0] = [{"step": 0, **before}]  # `train` began the history anew
-        scores = trainer.evaluate() if held_out else {}
+        scores = self._final_scores(trainer) if held_out else {}
         samples = self._samples(trainer)
         main = trainer.args.should_save
         return self._export(trainer.state, scores, samples, save=lambda folder: self._save(trainer, folder), main=main)
+
+    def _final_scores(self, trainer: GraceTrainer) -> dict[str, float]:
+        """The held-out figures of the last step, which may have been measured already."""
+        last: dict[str, float] = trainer.state.log_history[-2] if len(trainer.state.log_history) > 1 else {}
+        if last.get("step") == trainer.state.global_step and "eval_ndcg_at_10" in last:
+            return {name: value for name, value in last.items() if name.startswith("eval_")}
+        return trainer.evaluate()
 
     def _train_baseline(self, resume: str | None) -> Path:
         from grace_training.baselines.train import Baseline
@@ -184,6 +192,8 @@ class Run:
             inert=tuple(self.inert),
         )
         drawn = curves.write(state.log_history, self.folder) if main else []
+        if main:
+            (self.folder / "history.json").write_text(json.dumps(state.log_history, indent=1), encoding="utf-8")
         folder = export(
             self.folder / FINAL,
             self.prompter.checkpoint.config,
