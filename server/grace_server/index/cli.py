@@ -43,7 +43,7 @@ def run(argv: Sequence[str] | None, *, model_of: ModelOf) -> int:
     """Run one subcommand; its exit code."""
     arguments = parser().parse_args(argv)
     try:
-        catalog = Catalog(arguments.data_dir or _default_data_dir(), Edges())
+        catalog = Catalog(arguments.data_dir or _default_data_dir(), _edges(arguments.qdrant))
         try:
             code: int = arguments.run(catalog, arguments, partial(model_of, arguments.model, arguments.engine))
             return code
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--data-dir", type=Path, help="where the indexes live [GRACE_DATA_DIR]")
     found.add_argument("--model", help="checkpoint to embed with: a folder or a hub id [GRACE_MODEL]")
     found.add_argument("--engine", help="vllm or transformers [GRACE_ENGINE]")
+    found.add_argument("--qdrant", metavar="URL", help="keep and search the vectors there instead of with FAISS")
     found.add_argument("--quiet", action="store_true", help="no progress bar")
     commands_of = found.add_subparsers(required=True, metavar="COMMAND")
 
@@ -203,6 +204,16 @@ def _migrate(catalog: Catalog, arguments: argparse.Namespace, open_model: comman
         )
     )
     return 0
+
+
+def _edges(qdrant: str | None) -> Edges:
+    if qdrant is None:
+        return Edges()
+    from qdrant_client import QdrantClient  # an extra: only who uses it needs it
+
+    from grace_server.index.qdrant_index import in_qdrant
+
+    return Edges(vector_index=in_qdrant(QdrantClient(url=qdrant)))
 
 
 def _default_data_dir() -> Path:

@@ -25,7 +25,7 @@ from grace_server.index.lexical import search_words
 from grace_server.index.manifest import Manifest
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.store import Connection, Store
-from grace_server.index.vector_index import Neighbours
+from grace_server.index.vector_index import Neighbours, VectorIndex, reconcile
 from grace_server.index.vectors import Floats, Labels
 from grace_server.index.writing import Change, Embedded
 
@@ -61,7 +61,16 @@ class Collection:
         self._stopping = threading.Event()
         self._filters: OrderedDict[tuple[Clause, int], Labels] = OrderedDict()
         self._filters_lock = threading.Lock()
-        self.index = self._loaded()
+        self.index: VectorIndex = self._loaded()
+
+    @property
+    def local(self) -> FaissIndex | None:
+        """The vector index, if it is on this machine and ours to look after."""
+        return self.index if isinstance(self.index, FaissIndex) else None
+
+    def due(self) -> Work | None:
+        """What `maintain` would do now."""
+        return None if self.local is None else self.local.due()
 
     @classmethod
     def create(
@@ -206,12 +215,12 @@ class Collection:
             OSError: the checkpoint could not be written; the index itself is up to date.
         """
         self._freshen()
-        work = work or self.index.due()
-        if work is None:
+        work = work or self.due()
+        if work is None or (local := self.local) is None:
             return None
         seq = self.store.read(reading.last_seq)
-        self.index.maintain(work, self._chunks, stop=self._stopping.is_set, exclusively=self._exclusively)
-        if (base := self.index.base) is None:
+        local.maintain(work, self._chunks, stop=self._stopping.is_set, exclusively=self._exclusively)
+        if (base := local.base) is None:
             self.checkpoints.forget()
             self.manifest = None
         else:
@@ -220,7 +229,7 @@ class Collection:
 
     def compact(self) -> None:
         """Rebuild the index without its dead rows, drop tombstones and old jobs, give space back to the disk."""
-        if self.index.base is not None:
+        if self.local is not None and self.local.base is not None:
             self.maintain("rebuild")
         self.store.write(writing.bury)
         self.store.write(lambda c: jobs.forget_old(c, before=self._edges.clock() - JOBS_KEPT_S))
@@ -266,7 +275,11 @@ class Collection:
 
         self.store.write(lambda _: None, then)
 
-    def _loaded(self) -> FaissIndex:
+    def _loaded(self) -> VectorIndex:
+        if self._edges.vector_index is not None:
+            elsewhere = self._edges.vector_index(self.id, self.dimensions)
+            reconcile(elsewhere, self.store.read(reading.searchable), self._fetch)
+            return elsewhere
         with self.store.reading() as connection:
             live = reading.searchable(connection)
             base, self.manifest, doubts = self.checkpoints.load(self.identity, last_seq=reading.last_seq(connection))

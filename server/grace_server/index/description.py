@@ -24,7 +24,7 @@ class Description:
     fingerprint: str | None
     created_at: float  # seconds since 1970
     counts: reading.Counts
-    index_kind: str  # what answers now: "flat", "hnsw" or "ivf"
+    index_kind: str  # what answers now: "flat", "hnsw", "ivf" or "remote"
     index_tombstones: int  # rows in memory that are no longer searchable
     bytes: int  # on disk, all files
     checkpoint_age_s: float | None  # None: there is none, as for a flat index
@@ -33,7 +33,7 @@ class Description:
 
 def describe(collection: Collection, *, clock: Callable[[], float] = time.time) -> Description:
     """Sizes, states and settings as they are now."""
-    index, manifest = collection.index, collection.manifest
+    local, manifest = collection.local, collection.manifest
     return Description(
         name=collection.name,
         id=collection.id,
@@ -43,9 +43,15 @@ def describe(collection: Collection, *, clock: Callable[[], float] = time.time) 
         fingerprint=collection.fingerprint,
         created_at=collection.created_at,
         counts=collection.store.read(reading.counts),
-        index_kind="flat" if index.base is None else kind_of(collection.settings),
-        index_tombstones=index.tombstones,
+        index_kind=_kind(collection),
+        index_tombstones=0 if local is None else local.tombstones,
         bytes=sum(f.stat().st_size for f in collection.folder.glob(f"{DATABASE}*")) + collection.checkpoints.bytes,
         checkpoint_age_s=None if manifest is None else max(0.0, clock() - manifest.written_at),
         doubts=tuple(collection.doubts),
     )
+
+
+def _kind(collection: Collection) -> str:
+    if collection.local is None:
+        return "remote"
+    return "flat" if collection.local.base is None else kind_of(collection.settings)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grace_server.index.faults import Faults, no_faults
+from grace_server.index.vector_index import MakeVectorIndex
 
 
 def random_id() -> str:
@@ -22,4 +23,5 @@ class Edges:
     clock: Callable[[], float] = time.time  # seconds since 1970
     new_id: Callable[[], str] = random_id
     faults: Faults = no_faults
+    vector_index: MakeVectorIndex | None = None  # where vectors are searched; None: FAISS, on this machine
     max_pages: int | None = None  # quota of a database, in pages of 8 KiB

@@ -19,11 +19,10 @@ from grace_server.index import approximate
 from grace_server.index.approximate import Base
 from grace_server.index.matrix import Mask, Matrix, nearest
 from grace_server.index.settings import CollectionSettings
-from grace_server.index.vector_index import Neighbours
+from grace_server.index.vector_index import Fetch, Neighbours
 from grace_server.index.vectors import Floats, Labels
 
 Work = Literal["build", "merge", "rebuild", "flatten"]
-Fetch = Callable[[Labels], tuple[Labels, Floats]]  # (N,) labels -> those still stored, and their vectors
 Chunks = Callable[[], Iterable[tuple[Labels, Floats]]]
 Exclusively = Callable[[Callable[[], None]], None]  # runs it while no write is between its commit and this index
 

@@ -200,7 +200,7 @@ class Indexes:
         loop = asyncio.get_running_loop()
         while True:
             for collection in list(self.catalog):
-                if collection.index.due() is None:
+                if collection.due() is None:
                     continue
                 try:
                     await loop.run_in_executor(self._builds, collection.maintain)

@@ -5,8 +5,11 @@ An index knows labels and vectors, nothing else; SQLite knows what a label stand
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from grace_server.index.vectors import Floats, Labels
 
@@ -43,3 +46,18 @@ class VectorIndex(Protocol):
 
     def close(self) -> None:
         """Free what it holds. It cannot be used afterwards."""
+
+
+MakeVectorIndex = Callable[[str, int], VectorIndex]  # a collection's own id, dimensions
+Fetch = Callable[[Labels], tuple[Labels, Floats]]  # (N,) labels -> those still stored, and their vectors
+
+RECONCILED_AT_ONCE = 4_096  # labels
+
+
+def reconcile(index: VectorIndex, live: Labels, fetch: Fetch) -> None:
+    """Make an index that was kept elsewhere hold exactly the `live` labels."""
+    held = index.labels()
+    index.remove(np.setdiff1d(held, live, assume_unique=True))
+    missing = np.setdiff1d(live, held, assume_unique=True)
+    for start in range(0, len(missing), RECONCILED_AT_ONCE):
+        index.add(*fetch(missing[start : start + RECONCILED_AT_ONCE]))

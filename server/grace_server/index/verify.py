@@ -98,8 +98,10 @@ def _vector_index(collection: Collection) -> list[str]:
             found.append(f"{len(extra)} deleted documents are in the vector index, such as label {extra[0]}")
         if len(held) != len(np.unique(held)):
             found.append("a document is in the vector index twice")
+        if (local := collection.local) is None:
+            return found
         for labels, vectors in reading.all_vectors(connection, dimensions=collection.dimensions):
-            if len(wrong := collection.index.differing(labels, vectors)):
+            if len(wrong := local.differing(labels, vectors)):
                 found.append(f"{len(wrong)} vectors differ from the stored ones, such as label {wrong[0]}")
                 break
     return found
