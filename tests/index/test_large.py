@@ -92,8 +92,37 @@ def test_it_is_sound_and_opens_from_its_checkpoint(opened: Opened) -> None:
     collection, vectors = opened
     check(collection)
     collection.reload()
-    assert collection.index.base is not None
+    assert collection.local is not None
+    assert collection.local.base is not None
     assert recall(collection, vectors, clustered(10, 4), list(range(ROWS))) >= 0.85
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "hnsw sq8", "ivf", "ivf sq8"])
+def test_what_came_since_is_merged_and_opened_from_the_checkpoint(tmp_path: Path, kind: str) -> None:
+    kind, _, quantization = kind.partition(" ")
+    settings = CollectionSettings(
+        kind=kind, quantization=quantization or "none", flat_limit=100, durability="NORMAL", probes=1.0, rescore=8
+    )
+    catalog = Catalog(tmp_path, Edges())
+    collection = catalog.create("a", settings, dimensions=H, fingerprint=None)
+    vectors = clustered(1_500, 1)
+    collection.upsert(documents(vectors[:1_000]))
+    collection.maintain()
+    collection.upsert(documents(vectors[1_000:], 1_000))
+    collection.delete(["d0", "d1200"])
+    left = [i for i in range(1_500) if i not in (0, 1_200)]
+    for moment in ("waiting", "merged", "opened"):
+        if moment == "merged":
+            assert collection.maintain("merge") == "merge"
+        if moment == "opened":
+            catalog.close()
+            catalog = Catalog(tmp_path, Edges())
+            collection = catalog.get("a")
+            assert collection.local is not None
+            assert len(collection.local.base or ()) == 1_499  # d1200 was deleted before the merge, d0 is masked
+        assert recall(collection, vectors, clustered(20, 2), left) >= 0.97
+        check(collection)
+    catalog.close()
 
 
 def test_deleted_documents_are_never_found_and_never_missed(tmp_path: Path) -> None:

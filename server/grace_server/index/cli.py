@@ -1,7 +1,8 @@
 """`grace-index`: build, search, look after and move the indexes of a data folder, without a server.
 
 A folder is used by one process at a time: stop the server first, or ask it over HTTP. Data goes to stdout, all else
-to stderr. Exit codes: 0 done, 1 refused or failed (the message says why), 2 wrong usage, 3 `verify` found faults.
+to stderr. Exit codes: 0 done, 1 refused or failed (the message says why), 2 wrong usage, 3 `verify` found faults,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from grace_server.index.snapshot import restore_snapshot, take_snapshot
 from grace_server.index.sources import Columns
 from grace_server.index.verify import verify
 
-FAILED, UNSOUND = 1, 3
+FAILED, UNSOUND, INTERRUPTED = 1, 3, 130
 
 ModelOf = Callable[[str | None, str | None], Any]
 
@@ -52,8 +53,9 @@ def run(argv: Sequence[str] | None, *, model_of: ModelOf) -> int:
     except (ApiError, GraceError, OSError) as error:
         print(f"grace-index: {error}", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:
-        return FAILED
+    except KeyboardInterrupt:
+        print("grace-index: interrupted; what is written stays, and the same command goes on", file=sys.stderr)
+        return INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser("grace-index", description="Build, search and look after indexes without a server.")
     found.add_argument("--data-dir", type=Path, help="where the indexes live [GRACE_DATA_DIR]")
     found.add_argument("--model", help="checkpoint to embed with: a folder or a hub id [GRACE_MODEL]")
-    found.add_argument("--engine", help="vllm or transformers [GRACE_ENGINE]")
+    found.add_argument("--engine", choices=("vllm", "transformers"), help="what runs the model [GRACE_ENGINE]")
     found.add_argument("--qdrant", metavar="URL", help="keep and search the vectors there instead of with FAISS")
     found.add_argument("--quiet", action="store_true", help="no progress bar")
     commands_of = found.add_subparsers(required=True, metavar="COMMAND")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from grace.attribution import contributions
+from grace.attribution import Floats as Doubles
+from grace.attribution import contributions, without_each
 from grace.pooling import Pooling, pooled_sources
 from grace.representation import Rationale, Segment, Source, segment_text
 from grace_server.index.vectors import Floats
@@ -24,6 +26,8 @@ class Piece:
     text: str
     start: int  # in characters, of the text or of the rationale
     end: int
+    contribution: float  # to the score: the sum of its pairs
+    without: float | None  # the score if its sum is left out; None: nothing is left, or the metric knows lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +69,35 @@ def explain(
     """
     if pooling == "last":
         raise Unexplainable("pooling 'last' reads one state, which is no sum over sentences")
-    pieces, tables = [], []
-    for side in (query, document):
-        kept = [i for i, segment in enumerate(side.segments) if segment.source in pooled_sources(pooling)]
-        pieces.append(tuple(_piece(side, side.segments[i]) for i in kept))
-        tables.append(side.sums[kept])
-    table = contributions(tables[0], tables[1], dimensions=dimensions) * scale
+    kept = [
+        [i for i, segment in enumerate(side.segments) if segment.source in pooled_sources(pooling)]
+        for side in (query, document)
+    ]
+    asked, found = query.sums[kept[0]], document.sums[kept[1]]
+    table = contributions(asked, found, dimensions=dimensions) * scale
     places = np.argsort(-table, axis=None, kind="stable")
     rows, columns = np.unravel_index(places, table.shape)
     pairs = tuple(Pair(int(i), int(j), float(table[i, j])) for i, j in zip(rows, columns, strict=True))
-    return Explanation(score, pieces[0], pieces[1], pairs)
+    cosine = scale == 1.0
+    without_asked = without_each(asked, found, dimensions=dimensions) if cosine else [None] * len(asked)
+    without_found = without_each(found, asked, dimensions=dimensions) if cosine else [None] * len(found)
+    return Explanation(
+        score,
+        _pieces(query, kept[0], table.sum(axis=1), without_asked),
+        _pieces(document, kept[1], table.sum(axis=0), without_found),
+        pairs,
+    )
 
 
-def _piece(side: Side, segment: Segment) -> Piece:
-    return Piece(
-        source=segment.source,
-        text=segment_text(segment, text=side.text, rationale=side.rationale),
-        start=segment.start,
-        end=segment.end,
+def _pieces(side: Side, kept: list[int], added: Doubles, without: Sequence[float | None]) -> tuple[Piece, ...]:
+    return tuple(
+        Piece(
+            source=(segment := side.segments[i]).source,
+            text=segment_text(segment, text=side.text, rationale=side.rationale),
+            start=segment.start,
+            end=segment.end,
+            contribution=contribution,
+            without=rest,
+        )
+        for i, contribution, rest in zip(kept, added.tolist(), without, strict=True)
     )

@@ -51,6 +51,10 @@ class PieceOut(BaseModel):
     text: str
     start: int
     end: int
+    contribution: float = Field(description="to the score: the sum of its pairs")
+    without: float | None = Field(
+        description="the score with its sum left out; null if nothing would be left, and under metric `dot`"
+    )
 
 
 class PairOut(BaseModel):
@@ -188,4 +192,11 @@ def _explanation(explanation: Explanation) -> ExplanationOut:
 
 
 def _piece(piece: Piece) -> PieceOut:
-    return PieceOut(source=piece.source, text=piece.text, start=piece.start, end=piece.end)
+    return PieceOut(
+        source=piece.source,
+        text=piece.text,
+        start=piece.start,
+        end=piece.end,
+        contribution=piece.contribution,
+        without=piece.without,
+    )
