@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on(words: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["contrastive", "simcse"])
 def test_a_baseline_comes_in_the_same_form(words: list[str], tmp_path: Path, method: str, model_folder: Path) -> None:
-    assert main([*words, f"method={method}", "per_device_train_batch_size=4", "max_steps=3"]) == 0
+    assert main([*words, f"method={method}", "per_device_train_batch_size=3", "max_steps=3"]) == 0
     final = tmp_path / "run" / "final"
     checkpoint = Checkpoint.load(final)
     assert checkpoint.config.provenance["method"] == method

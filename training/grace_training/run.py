@@ -35,6 +35,9 @@ class Run:
         if recipe.eval_data is not None and "eval_strategy" not in settings:
             settings.update(eval_strategy="steps", eval_steps=settings.get("eval_steps", 50))
         settings.setdefault("disable_tqdm", True)  # `Progress` takes its place
+        if recipe.method != "grace":
+            # A baseline has no groups; any batch size will do.
+            settings["num_generations"] = max(2, int(settings.get("per_device_train_batch_size", 8)))
         self.args = GraceConfig(**settings)
         self.prompter: Prompter = open_policy(
             recipe.model,
