@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+_NOTHING_LEFT = 1e-5  # of a vector's length: below, what is left after a subtraction is rounding
+
 
 def contributions(
     sums_a: npt.NDArray[np.floating],  # (S, H) segment sums of one side
@@ -40,3 +42,56 @@ def shares(sums: npt.NDArray[np.floating], *, dimensions: int | None = None) -> 
     total = a.sum(axis=0)
     squared = float(total @ total)
     return np.asarray(a @ total / squared) if squared > 0 else np.zeros(len(a))
+
+
+def gram(sums: npt.NDArray[np.floating], *, dimensions: int | None = None) -> Floats:
+    """(S, S) inner products S_i . S_k / |s|^2 of one side's segments, s being their sum. They add up to 1.
+
+    With the table of `contributions` and the grams of both sides, the score without any set of segments is
+    (sum of the table's kept cells) / sqrt(sum of the kept cells of either gram, multiplied): see `score_of`.
+    """
+    a = np.asarray(sums, dtype=np.float64)[:, :dimensions]
+    total = a.sum(axis=0)
+    squared = float(total @ total)
+    return np.asarray(a @ a.T / squared) if squared > 0 else np.zeros((len(a), len(a)))
+
+
+def score_of(
+    table: Floats,  # (S, R) as `contributions` gives it
+    gram_a: Floats,  # (S, S)
+    gram_b: Floats,  # (R, R)
+    *,
+    keep_a: npt.NDArray[np.bool_],  # (S,)
+    keep_b: npt.NDArray[np.bool_],  # (R,)
+) -> float | None:
+    """The cosine of what is kept of both sides; None where nothing with a direction is left."""
+    left = float(gram_a[np.ix_(keep_a, keep_a)].sum())
+    right = float(gram_b[np.ix_(keep_b, keep_b)].sum())
+    if min(left, right) < _NOTHING_LEFT**2:
+        return None
+    return float(table[np.ix_(keep_a, keep_b)].sum() / np.sqrt(left * right))
+
+
+def without_each(
+    sums_a: npt.NDArray[np.floating],  # (S, H)
+    sums_b: npt.NDArray[np.floating],  # (R, H)
+    *,
+    dimensions: int | None = None,
+) -> list[float | None]:
+    """S cosines: of the first side without its i-th segment, and the second side. None where nothing is left.
+
+    Pooling is linear: the sum of the segment is subtracted. The model did read it: the states of the other segments,
+    and a rationale written about it, stay as they are.
+    """
+    a = np.asarray(sums_a, dtype=np.float64)[:, :dimensions]
+    b = np.asarray(sums_b, dtype=np.float64)[:, :dimensions].sum(axis=0)
+    total = a.sum(axis=0)
+    rest = total - a  # (S, H)
+    lengths = np.linalg.norm(rest, axis=1)
+    other = float(np.linalg.norm(b))
+    least = _NOTHING_LEFT * float(np.linalg.norm(total))
+    dots = rest @ b
+    return [
+        float(dot / (length * other)) if len(a) > 1 and other > 0 and length > least else None
+        for dot, length in zip(dots.tolist(), lengths.tolist(), strict=True)
+    ]

@@ -35,11 +35,12 @@ from grace_server.middleware.body import Body
 from grace_server.middleware.departure import Departure
 from grace_server.middleware.gate import Gate
 from grace_server.middleware.request_id import RequestId
-from grace_server.routes import docs, embed, info, openai, probes
+from grace_server.routes import docs, embed, explain, info, openai, playground, probes
 from grace_server.settings import Settings
 from grace_server.stop import Stop
 
-_OPEN_WHILE_CLOSED = (*probes.PATHS, "/metrics", "/openapi.json", docs.PATH)
+_OPEN_WHILE_CLOSED = (*probes.PATHS, *playground.PATHS, "/metrics", "/openapi.json", docs.PATH)
+_OPEN_WITHOUT_KEY = (*probes.PATHS, *playground.PATHS)
 _WATCH_S = 0.2  # how often the engine is asked whether it lives
 
 
@@ -70,8 +71,8 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
         responses=problems(400, 401, 413, 422, 500, 503),
     )
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
-    for router in (embed.router, openai.router, index.router, probes.router, info.router, docs.router):
-        app.include_router(router)
+    for part in (embed, explain, openai, index, probes, info, docs, playground):
+        app.include_router(part.router)
     docs.mount_assets(app)
     for kind in (ApiError, GraceError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
@@ -80,7 +81,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
     app.add_middleware(Departure)
     app.add_middleware(Body, max_bytes=settings.max_body_bytes, metrics=metrics)
     app.add_middleware(Gate, life=life, always_open=_always_open, metrics=metrics)
-    app.add_middleware(Auth, keys=settings.api_keys, open_paths=probes.PATHS, metrics=metrics)
+    app.add_middleware(Auth, keys=settings.api_keys, open_paths=_OPEN_WITHOUT_KEY, metrics=metrics)
     app.add_middleware(AccessLog, metrics=metrics, log_texts=settings.log_texts)
     app.add_middleware(RequestId)
     metrics.expect_routes(sorted(app.openapi()["paths"]))

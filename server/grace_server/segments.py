@@ -8,7 +8,7 @@ import numpy as np
 
 from grace.attribution import shares
 from grace.pooling import Floats, pooled_sources
-from grace.representation import Segment, segment_text
+from grace.representation import Source, segment_text
 from grace_server.embedding import Embedded
 
 
@@ -21,27 +21,49 @@ class Share:
     share: float
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment that was pooled: a row of the table of an explanation."""
+
+    source: Source
+    text: str
+    start: int  # in characters, of the text or of the rationale
+    end: int
+    tokens: int  # whose states were pooled
+    sample: int  # of which of n rationales it is; 0 for what they share
+
+
 def explain(embedded: Embedded, *, dimensions: int | None) -> list[Share]:
     """The segments that make up the vector, and the share of each: exact arithmetic, they add up to 1."""
-    texts: list[tuple[Segment, str]] = []
+    found, sums = parts(embedded, dimensions=dimensions)
+    return [
+        Share(part.source, part.text, float(share))
+        for part, share in zip(found, shares(sums, dimensions=dimensions), strict=True)
+    ]
+
+
+def parts(embedded: Embedded, *, dimensions: int | None) -> tuple[list[Part], Floats]:
+    """The segments that make up the vector, and their rows (S, H), whose sum has the vector's direction."""
+    found: list[Part] = []
     rows: list[Floats] = []
     for sample, (job, representation) in enumerate(zip(embedded.jobs, embedded.representations, strict=True)):
-        named = [
-            (s, segment_text(s, text=job.text, rationale=representation.rationale)) for s in representation.segments
-        ]
-        if embedded.pooling == "last":
-            kept, sums = [len(named) - 1], representation.last[None]
+        last = embedded.pooling == "last"
+        if last:
+            kept, sums = [len(representation.segments) - 1], representation.last[None]
         else:
-            kept = [i for i, (s, _) in enumerate(named) if s.source in pooled_sources(embedded.pooling)]
+            sources = pooled_sources(embedded.pooling)
+            kept = [i for i, segment in enumerate(representation.segments) if segment.source in sources]
             sums = representation.sums[kept]
         if len(embedded.jobs) > 1:  # the mean is one of unit vectors
             sums = sums / max(float(np.linalg.norm(sums.sum(axis=0)[:dimensions])), 1e-30)
         for at, row in zip(kept, sums, strict=True):
             # The prompt is the same for all n: its segments come once.
-            if sample and at < len(job.segments) and embedded.pooling != "last":
+            if sample and at < len(job.segments) and not last:
                 rows[kept.index(at)] = rows[kept.index(at)] + row
-            else:
-                texts.append(named[at])
-                rows.append(row)
-    found = shares(np.stack(rows), dimensions=dimensions)
-    return [Share(s.source, text, float(share)) for (s, text), share in zip(texts, found, strict=True)]
+                continue
+            segment = representation.segments[at]
+            text = segment_text(segment, text=job.text, rationale=representation.rationale)
+            tokens = 1 if last else segment.tokens
+            found.append(Part(segment.source, text, segment.start, segment.end, tokens, sample))
+            rows.append(row)
+    return found, np.stack(rows)
