@@ -22,7 +22,7 @@ TEXTS = [
     "Lithuania, Poland, Russia and Sweden. Its brackish water freezes along the northern coasts in most winters.",
     "Photosynthesis is the process by which plants turn light, water and carbon dioxide into sugar and oxygen. It "
     "takes place in the chloroplasts of the leaf.",
-    "A man in a red jacket is riding a bicycle down a busy street.",
+    "The heart is a muscular organ that pumps blood through the vessels of the body. It has four chambers.",
 ]
 
 

@@ -24,6 +24,9 @@ machine: it shows the method, and it is no rival to models a thousand times its 
 """
 
 _NAMES = {
+    "sample_held_out_texts": "held-out texts that rationales were written for (number)",
+    "sample_sts_pairs": "STSBenchmark dev pairs judged (number)",
+    "sample_articles": "WikiText-2 articles read (number)",
     "perplexity": "WikiText-2 valid + test, perplexity per token (8192-entry vocabulary)",
     "bits_per_byte": "WikiText-2 valid + test, bits per byte",
     "rationales_well_formed": "rationales well-formed and ended by themselves within 48 tokens (share)",
@@ -39,8 +42,9 @@ _TAIL = """
 ## Training
 
 Qwen2 architecture: 6 layers, 256 wide, 4 heads of 64 with 2 key-value heads, tied embeddings, 1024 positions.
-Byte-level BPE of 8192 entries. First plain language modelling, then rationales and vectors together: cross-entropy of
-the rationale, and InfoNCE over pairs of texts that belong together, for the text alone and for text and rationale.
+Byte-level BPE of 8192 entries. First plain language modelling (5.3 million tokens), then rationales and vectors
+together: cross-entropy of the rationale, and InfoNCE over pairs of texts that belong together, for the text alone and
+for text and rationale.
 Rationale targets were built from the data without any model: title and tf-idf terms, then the first sentence, a human
 summary or the intent. Muon for the matrices, Adam for the rest. Every step is a command of `grace_training.tiny`.
 
@@ -48,6 +52,7 @@ summary or the intent. Muon for the matrices, Adam for the rest. Every step is a
 
 - It restates; it does not know. A rationale may contain wrong words, above all names it has hardly seen; read it as the
   text's key terms, not as facts.
+- Now and then greedy decoding falls into a loop and runs to the limit of 48 tokens; terms inside `<think>` repeat.
 - English prose: encyclopedia, textbooks, abstracts, captions, short messages. No code, no other languages.
 - Texts up to 896 tokens; it was trained on rationales for texts of up to 500.
 - Whatever Wikipedia and the other sources lean towards, it does too. Not for decisions about people.

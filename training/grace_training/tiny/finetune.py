@@ -30,12 +30,12 @@ from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 
 log = logging.getLogger(__name__)
 
-PAIRS = 48  # B, pairs of a batch
-PART_ROWS = 12  # rows a worker takes at once
+PAIRS = 24  # B, pairs of a batch
+PART_ROWS = 8  # rows a worker takes at once
 SENTENCE, PASSAGE, LONG = 128, 192, 592  # longest rows of each sort, in tokens
-LONG_ROWS, LONG_PART = 12, 3
-TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 4, 1, model.CONTEXT
-SHARE_PAIRS, SHARE_LONG = 0.72, 0.16  # of the steps; the rest is plain text
+LONG_ROWS, LONG_PART = 8, 2
+TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 2, 1, model.CONTEXT
+SHARE_PAIRS, SHARE_LONG = 0.70, 0.20  # of the steps; the rest is plain text
 TEMPERATURE = 0.05
 CONTRASTIVE_WEIGHT = 1.0
 SAVE_EVERY_S = 120.0

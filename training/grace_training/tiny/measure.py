@@ -8,8 +8,9 @@ import argparse
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--model", type=Path, default=FOLDER)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--articles", type=int, default=122, help="WikiText-2 articles, for perplexity")
     parser.add_argument("--texts", type=int, default=300, help="held-out texts to write rationales for")
     parser.add_argument("--sts", type=int, default=1500, help="sentence pairs")
     parser.add_argument("--queries", type=int, default=225, help="Cranfield queries; 0 leaves Cranfield out")
@@ -225,17 +227,23 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     model = Model(options.model)
-    scores = perplexity(model, corpus.open_text(options.data / "text_wikitext2_vt/all.txt.xz"))
-    log.info("%s", scores)
-    scores |= writing(model, held_out_texts(options.data, options.texts))
-    log.info("%s", scores)
-    scores |= similarity(model, options.data, options.sts)
-    log.info("%s", scores)
-    if options.queries:
-        scores |= retrieval(model, options.data, options.queries)
-    scores = {name: round(value, 4) for name, value in scores.items()}
-    (options.work / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    log.info("%s", scores)
+    scores: dict[str, float] = {
+        "sample_held_out_texts": options.texts,
+        "sample_sts_pairs": options.sts,
+        "sample_articles": options.articles,
+    }
+    articles = islice(corpus.open_text(options.data / "text_wikitext2_vt/all.txt.xz"), options.articles)
+    measures: list[Callable[[], dict[str, float]]] = [
+        lambda: writing(model, held_out_texts(options.data, options.texts)),
+        lambda: similarity(model, options.data, options.sts),
+        lambda: perplexity(model, articles),
+        lambda: retrieval(model, options.data, options.queries) if options.queries else {},
+    ]
+    # Written after each: a measurement that is cut short on a busy machine leaves the figures it had.
+    for measure in measures:
+        scores |= {name: round(value, 4) for name, value in measure().items()}
+        (options.work / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        log.info("%s", scores)
     for example in pairs.sample(options.data, 12):
         answer = model.represent([example.text], example.role).rationales[0]
         log.info("%s: %s\n    %s", example.role, example.text[:150], model.marks.decode(answer, False))

@@ -173,12 +173,12 @@ def kinds(data: Path) -> dict[str, Kind]:
     """Every kind of pair, with the share of batches it gets."""
     articles = _kept(data, "wikipedia") + _kept(data, "2wiki")
     return {
-        "article": Kind(articles, article, 0.34, long=True),
+        "article": Kind(articles, article, 0.40, long=True),
         "section": Kind(_kept(data, "openstax"), section, 0.14, long=True),
         "abstract": Kind(_kept(data, "scitldr"), summarised, 0.08, long=True),
         "medical": Kind(_kept(data, "pubmedqa"), medical, 0.05, long=True),
         "caption": Kind(_captions(data), entailed, 0.16, long=False),
-        "rewritten": Kind(_kept(data, "wikisplit"), rewritten, 0.09, long=False),
+        "rewritten": Kind(_kept(data, "wikisplit"), rewritten, 0.03, long=False),
         "answer": Kind(_kept(data, "squad"), answered, 0.02, long=False),
         "banking": Kind(_intents(data, "banking77"), same_intent, 0.05, long=False),
         "clinc": Kind(_intents(data, "clinc150"), same_intent, 0.07, long=False),
