@@ -1,15 +1,14 @@
 """GraceTrainer: TRL's GRPO with rewards read off the policy's own hidden states.
 
 What differs from `trl.GRPOTrainer`, in the order of a step: prompts are jobs of `grace.prompt`; query and negatives get
-one rollout of their own; states are pooled by a hook in a pass that runs anyway (both in `generation.py`); rewards are
-computed over the batches of all processes; advantages are the chosen algorithm's. The rest is TRL's. The methods
-overridden are private ones of TRL's: tests/training/test_seams.py says when they move.
+one rollout of their own, and states are pooled by a hook in a pass that runs anyway (`generation.py`); rewards are
+computed over the batches of all processes (`paying.py`); advantages are the chosen algorithm's. The rest is TRL's. The
+methods overridden are private ones of TRL's: tests/training/test_seams.py says when they move.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ from grace.prompt import Prompter
 from grace_training import advantages, checkpoints, heldout
 from grace_training.config import GraceConfig
 from grace_training.data import Example
-from grace_training.errors import BadRecipe, NonFiniteReward
-from grace_training.generation import RolloutTrainer
-from grace_training.metrics import reward_metrics
+from grace_training.errors import BadRecipe
+from grace_training.paying import PayingTrainer
 from grace_training.pooling import SpanPooler
-from grace_training.rewards import RewardParts, States, infonce, score, unit, with_lengths
-from grace_training.rollouts import Batch, Drawn, Row, Written, cut_off, one_per_group
+from grace_training.rewards import infonce, unit
+from grace_training.rollouts import Drawn, Row, Written, one_per_group
 from grace_training.sampler import EpochRepeatSampler
 from grace_training.vllm_cpu import keep_weights_updatable
 
@@ -36,14 +34,12 @@ def grace(**_: object) -> list[float]:
     raise AssertionError("unreachable: GraceTrainer computes its rewards itself")
 
 
-class GraceTrainer(RolloutTrainer):
+class GraceTrainer(PayingTrainer):
     """Trains a policy whose rationales make its embeddings better."""
 
     _name = "GRACE"
     beta: float
     control: Any
-    _parts: RewardParts  # of the last batch paid
-    _cut_off: Tensor  # (B, K) bool
     _tag_names = ("grace", "sentence-similarity")
 
     def __init__(
@@ -87,9 +83,6 @@ class GraceTrainer(RolloutTrainer):
                 "generation_config.json and tokenizer disagree"
             )
         self._drawn = Drawn(Written([], None), Written([], None), Written([], None), None)
-        self._paid = torch.empty(0)  # (B, K) of all processes
-        self._greedy_paid: Tensor | None = None  # (B,)
-        self._states: States | None = None
 
     def _send_telemetry(self) -> None:
         if self.args.telemetry:
@@ -119,88 +112,6 @@ class GraceTrainer(RolloutTrainer):
         Trainer.log(self, dict(metrics))  # TRL's would write the log of completions a second time
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    # Rewards
-
-    def pay(self, batch: Batch, drawn: Drawn) -> Tensor:
-        """(B, K) rewards of the batches of all processes, and what they came from left in `_states` and `_parts`.
-
-        Raises:
-            NonFiniteReward: before it could reach the weights.
-        """
-        gather, limit = self.accelerator.gather, self.max_completion_length
-        rollouts, anchors, negatives = drawn.rollouts, drawn.anchors, drawn.negatives
-        assert rollouts.states is not None
-        assert anchors.states is not None
-        assert negatives.states is not None
-        states = batch.states(anchors.states, rollouts.states, negatives.states, gather)
-        if not self.settings.skip_duplicates and not self.args.symmetric:
-            states = states._replace(
-                competes=~torch.eye(len(states.anchors), dtype=torch.bool, device=states.anchors.device)
-            )
-        self._states, self._parts = states, score(states, self.settings)
-        lengths, cut = self._lengths(rollouts.token_ids)
-        self._cut_off = gather(cut).view(-1, batch.K)
-        self._greedy_paid = self._pay_greedy(batch, drawn)
-        paid = with_lengths(
-            self._parts.total,
-            gather(lengths).view(-1, batch.K),
-            self._cut_off,
-            self.settings,
-            limit=limit,
-            baseline=self._greedy_paid,
-            batch_baseline=self.args.algorithm == "reinforce++",
-        )
-        if not paid.isfinite().all():
-            bad = sorted({row["example"] for row in batch.rows})
-            raise NonFiniteReward(
-                f"step {self.state.global_step}: a reward is NaN or infinite, and so are the states; examples {bad} "
-                "were in the batch. Nothing was learned from it. A lower learning rate or float32 may help"
-            )
-        self._paid = paid
-        return paid
-
-    def _pay_greedy(self, batch: Batch, drawn: Drawn) -> Tensor | None:
-        if drawn.greedy is None:
-            return None
-        assert drawn.greedy.states is not None
-        assert self._states is not None
-        gather = self.accelerator.gather
-        lengths, cut = self._lengths(drawn.greedy.token_ids)
-        total = score(self._states, self.settings, candidates=gather(drawn.greedy.states)[:, None]).total
-        # A baseline is only compared with: `floor` lowers rollouts against it, never the baseline itself.
-        floor = self.settings.length_rule == "floor"
-        settings = replace(self.settings, length_rule="none") if floor else self.settings
-        return with_lengths(
-            total,
-            gather(lengths)[:, None],
-            gather(cut)[:, None],
-            settings,
-            limit=self.max_completion_length,
-        )[:, 0]
-
-    def _lengths(self, token_ids: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """(N,) tokens written, (N,) bool cut off at the limit."""
-        # The released code knows the tokenizer's end token alone, so a text ended by another stop id counts as cut.
-        stops = (self.prompter.tokenizer.eos_token_id,) if self.args.preset == "official" else self.prompter.stop_ids
-        device, limit = self.accelerator.device, self.max_completion_length
-        return (
-            torch.tensor([float(len(ids)) for ids in token_ids], device=device),
-            torch.tensor([cut_off(ids, limit, stops) for ids in token_ids], device=device),
-        )
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        paid = self.pay(self._batch, self._drawn)
-        assert self._states is not None
-        for name, value in reward_metrics(self._states, self._parts, paid, self._cut_off).items():
-            self._log_metric(name, value)
-        for name in ("contrastive", "consistency", "hard"):
-            self._log_completion_extra(name, self._local(getattr(self._parts, name)).flatten().tolist())
-        return paid.reshape(-1, 1)
-
-    def _local(self, values: Tensor) -> Tensor:
-        """The part of this process, of what belongs to all examples."""
-        return values.view(self.accelerator.num_processes, -1, *values.shape[1:])[self.accelerator.process_index]
 
     # Advantages and loss
 
