@@ -1,4 +1,4 @@
-"""API keys: `Authorization: Bearer <key>` on every route except the probes."""
+"""API keys: `Authorization: Bearer <key>` on every route except those left open."""
 
 from __future__ import annotations
 

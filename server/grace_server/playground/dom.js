@@ -22,10 +22,10 @@ export function show(place, ...children) {
   place.replaceChildren(...children.filter(Boolean).map(asNode));
 }
 
+// Figures with a real minus sign, and none before a zero.
 export const number = (value, digits = 3) =>
-  value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
-export const percent = (value) =>
-  value === null || value === undefined ? "–" : `${(value * 100).toFixed(1).replace("-", "−")} %`;
+  value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
+export const percent = (value) => (value === null || value === undefined ? "–" : `${number(value * 100, 1)}\u00a0%`);
 
 // What went wrong: the service's own words, and the id to look for in its log.
 export function problem(error) {

@@ -18,15 +18,15 @@ export function start() {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(async (signal) => {
-      leave = new AbortController();
+      const mine = (leave = new AbortController());
       stop.hidden = false;
       try {
-        await embed(form, out, AbortSignal.any([signal, leave.signal]));
+        await embed(form, out, AbortSignal.any([signal, mine.signal]));
       } catch (error) {
-        if (error.name === "AbortError" && leave.signal.aborted) show(out, empty("Stopped."));
+        if (error.name === "AbortError" && mine.signal.aborted) show(out, empty("Stopped."));
         throw error;
       } finally {
-        stop.hidden = true;
+        if (leave === mine) stop.hidden = true;
       }
     });
   });

@@ -5,6 +5,8 @@ import { scaled } from "./attribution.js";
 import { busy, byId, el, empty, number, problem, runner, show, tint } from "./dom.js";
 import * as upload from "./upload.js";
 
+const NAMES = { input: "text", template: "template", rationale: "rationale" };
+
 let chosen = null; // the index searched; kept while the page lives
 
 export function opened() {
@@ -83,6 +85,7 @@ class Ranking {
   constructor(answer) {
     this.hits = answer.hits.map((hit, at) => ({ ...hit, served: at + 1 }));
     this.out = null;
+    this.unfolded = new Set(); // what was opened stays open when the ranking moves
     const explained = answer.hits.find((hit) => hit.explanation);
     this.query = explained ? explained.explanation.query : [];
     this.list = el("div");
@@ -116,7 +119,7 @@ class Ranking {
     show(this.chips, ...this.query.map((piece, at) => el("li", {}, el(
       "button",
       { type: "button", "aria-pressed": String(this.isOut(null, at)), "data-key": keyOf(null, at), onclick: () => this.toggle(null, at) },
-      el("span", { class: "fine" }, `${piece.source} `),
+      el("span", { class: "fine" }, `${NAMES[piece.source]} `),
       piece.text.trim() || "turn markers",
     ))));
     // Only dense scores can be taken apart: other rankings keep their order.
@@ -149,11 +152,17 @@ class Ranking {
       parts && parts.input.length ? el("p", { class: "words tinted" }, ...parts.input) : el("p", { class: "words" }, hit.text),
       Object.keys(hit.metadata).length ? el("p", { class: "fine" }, Object.entries(hit.metadata).map(([k, v]) => `${k}: ${typeof v === "string" ? v : JSON.stringify(v)}`).join(" · ")) : null,
       hit.rationale
-        ? el("details", {}, el("summary", {}, "Rationale"), el("p", { class: "words tinted" }, ...(parts && parts.rationale.length ? parts.rationale : [hit.rationale.text])))
+        ? this.fold(hit, "Rationale", el("p", { class: "words tinted" }, ...(parts && parts.rationale.length ? parts.rationale : [hit.rationale.text])))
         : null,
-      explanation ? pairs(explanation) : null,
+      explanation ? this.fold(hit, "Pairs that add most", pairs(explanation)) : null,
       hit.not_explained ? el("p", { class: "fine" }, `Not explained: ${hit.not_explained}.`) : null,
     );
+  }
+
+  fold(hit, name, content) {
+    const key = keyOf(hit.id, name);
+    const remember = (event) => (event.target.open ? this.unfolded.add(key) : this.unfolded.delete(key));
+    return el("details", { open: this.unfolded.has(key), ontoggle: remember }, el("summary", {}, name), content);
   }
 
   parts(hit) {
@@ -187,17 +196,12 @@ function keyOf(hit, at) {
 
 function pairs({ query, document, pairs: found }) {
   const words = (piece) => `“${piece.text.trim() || "turn markers"}”`;
-  return el(
-    "details",
+  return el("ol", { class: "pairs" }, ...found.slice(0, 5).map((pair) => el(
+    "li",
     {},
-    el("summary", {}, "Which sentences of the query it answers"),
-    el("ol", { class: "pairs" }, ...found.slice(0, 5).map((pair) => el(
-      "li",
-      {},
-      words(query[pair.query]),
-      el("span", { class: "arrow" }, " × "),
-      words(document[pair.document]),
-      el("span", { class: "figure" }, number(pair.contribution, 4)),
-    ))),
-  );
+    words(query[pair.query]),
+    el("span", { class: "arrow" }, " × "),
+    words(document[pair.document]),
+    el("span", { class: "figure" }, number(pair.contribution, 4)),
+  )));
 }

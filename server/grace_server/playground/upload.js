@@ -19,16 +19,16 @@ export function start(finished) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(async (signal) => {
-      leave = new AbortController();
+      const mine = (leave = new AbortController());
       stop.hidden = false;
       const { index, file, mode } = form.elements;
       try {
-        await upload(index.value.trim(), file.files[0], mode.value, out, AbortSignal.any([signal, leave.signal]), finished);
+        await upload(index.value.trim(), file.files[0], mode.value, out, AbortSignal.any([signal, mine.signal]), finished);
       } catch (error) {
         if (error.name !== "AbortError") throw error;
         show(out, el("p", { role: "status" }, "Stopped. What was accepted stays, and is embedded."));
       } finally {
-        stop.hidden = true;
+        if (leave === mine) stop.hidden = true;
         await finished(index.value.trim());
       }
     });
