@@ -11,6 +11,7 @@ from grace.attribution import contributions, gram, shares, without_each
 from grace.pooling import Floats
 from grace.representation import Source
 from grace_server.embedding import Embedded
+from grace_server.errors import TooLarge
 from grace_server.segments import Part, parts
 
 
@@ -39,7 +40,7 @@ class Side:
 
     rows: tuple[Row, ...]
     portions: tuple[Portion, ...]
-    gram: Doubles  # (S, S) inner products of its segments, adding up to 1
+    gram: Doubles | None  # (S, S) inner products of its segments, adding up to 1; None over MAX_GRAM_SEGMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,24 @@ class Table:
     pairs: tuple[Pair, ...]  # the largest contributions, largest first
 
 
+MAX_CELLS = 1_000_000  # of a table: about 20 MB on the wire
+MAX_GRAM_SEGMENTS = 500  # of a side: its gram is a square
 _LEAST_SCORE = 1e-6  # a share of less would be a quotient of roundings
 
 
 def take_apart(first: Embedded, second: Embedded, *, dimensions: int | None, top_pairs: int) -> Table:
-    """The score that search would give the two vectors, and its parts. Both must have been pooled at unit length."""
+    """The score that search would give the two vectors, and its parts. Both must have been pooled at unit length.
+
+    Raises:
+        TooLarge: the table would have more than MAX_CELLS.
+    """
     score = float(first.vector.astype(np.float64) @ second.vector.astype(np.float64))
     parts_a, sums_a = parts(first, dimensions=dimensions)
     parts_b, sums_b = parts(second, dimensions=dimensions)
+    if (cells := len(parts_a) * len(parts_b)) > MAX_CELLS:
+        raise TooLarge(
+            f"the table would have {len(parts_a)} x {len(parts_b)} = {cells} cells, the limit is {MAX_CELLS}"
+        )
     table = contributions(sums_a, sums_b, dimensions=dimensions)
     places = np.argsort(-table, axis=None, kind="stable")[:top_pairs]
     rows, columns = np.unravel_index(places, table.shape)
@@ -103,4 +114,5 @@ def _side(
         Portion(source, total, total / score if abs(score) >= _LEAST_SCORE else None)
         for source, total in by_source.items()
     )
-    return Side(rows, portions, gram(sums, dimensions=dimensions))
+    inner = gram(sums, dimensions=dimensions) if len(rows) <= MAX_GRAM_SEGMENTS else None
+    return Side(rows, portions, inner)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from grace.attribution import contributions, gram, score_of, without_each
 from grace.pooling import pooled_sources
 from grace.prompt import Prompter
+from grace_server import attribution_table
 from tests.server.conftest import Serve, Service
 
 FIRST = "Where does the river rise? And where does it end?"
@@ -167,6 +168,17 @@ async def test_a_text_is_a_string_or_an_object(serve: Serve) -> None:
     given = await explain(service, first={"text": FIRST, "rationale": "It asks for a source. And for a mouth."})
     assert given["first"]["rationale"]["finish_reason"] == "given"
     assert [s["text"] for s in given["first"]["segments"] if s["source"] == "rationale"][-1] == " And for a mouth."
+
+
+async def test_a_table_has_limits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await serve()
+    sides = [len((await explain(service))[name]["segments"]) for name in ("first", "second")]
+    with monkeypatch.context() as patched:
+        patched.setattr(attribution_table, "MAX_GRAM_SEGMENTS", min(sides))
+        reply = await explain(service)
+        assert [reply[name]["gram"] is None for name in ("first", "second")] == [n > min(sides) for n in sides]
+    monkeypatch.setattr(attribution_table, "MAX_CELLS", sides[0] * sides[1] - 1)
+    assert "cells" in (await explain(service, 413))["error"]["message"]
 
 
 async def test_explaining_what_was_explained_asks_the_model_nothing(serve: Serve) -> None:

@@ -34,6 +34,7 @@ class Comparison {
   // `picked` is the sentence looked at: {side, at}, or null; `keep` says for each side what counts.
   constructor(found) {
     this.found = found;
+    this.fixed = !found.first.gram || !found.second.gram; // too long to leave out any set of sentences
     this.picked = null;
     this.keep = { first: found.first.segments.map(() => true), second: found.second.segments.map(() => true) };
     this.output = el("output", { "aria-live": "polite" });
@@ -65,7 +66,7 @@ class Comparison {
     return this.found[name].segments.map((segment, at) => {
       const words = segment.text.trim() || "turn markers";
       const figure = el("span", { class: "figure" });
-      const check = el("input", { type: "checkbox", checked: true, "aria-label": `count: ${words}` });
+      const check = el("input", { type: "checkbox", checked: true, disabled: this.fixed, "aria-label": `count: ${words}` });
       check.addEventListener("change", () => {
         this.keep[name][at] = check.checked;
         this.draw();
@@ -96,7 +97,7 @@ class Comparison {
   }
 
   draw() {
-    const score = scoreOf(this.found, this.keep.first, this.keep.second);
+    const score = this.fixed ? this.found.score : scoreOf(this.found, this.keep.first, this.keep.second);
     const out = [...this.keep.first, ...this.keep.second].filter((kept) => !kept).length;
     this.output.textContent = number(score, 4);
     this.moved.textContent = out

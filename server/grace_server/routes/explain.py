@@ -13,7 +13,7 @@ from grace.errors import InvalidInput
 from grace.pooling import Pooling
 from grace.representation import Mode, Role, Source
 from grace_server import attribution_table
-from grace_server.attribution_table import Table, take_apart
+from grace_server.attribution_table import MAX_GRAM_SEGMENTS, Table, take_apart
 from grace_server.embedding import Embedded, Options, embed
 from grace_server.errors import ApiError, problems
 from grace_server.house import House
@@ -98,7 +98,9 @@ class SideBody(BaseModel):
     consistency: float | None
     segments: list[PartBody]
     sources: list[PortionBody]
-    gram: list[list[float]] = Field(description="inner products of its segments, adding up to 1")
+    gram: list[list[float]] | None = Field(
+        description=f"inner products of its segments, adding up to 1; null over {MAX_GRAM_SEGMENTS} segments"
+    )
 
 
 class PairBody(BaseModel):
@@ -215,5 +217,5 @@ def _side(role: Role, embedded: Embedded, side: attribution_table.Side) -> dict[
             for row in side.rows
         ],
         "sources": [{"source": p.source, "contribution": p.contribution, "share": p.share} for p in side.portions],
-        "gram": side.gram.tolist(),
+        "gram": None if side.gram is None else side.gram.tolist(),
     }
