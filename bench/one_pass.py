@@ -6,7 +6,12 @@ Three arms, interleaved:
   two model  vLLM writes them, then a Transformers copy of the model runs prompt + rationale again, in batches of 16
              with `output_hidden_states=True`, and their mean is pooled: what the paper's released evaluation does
 
-Peak memory is that of fresh processes that run one arm each (the whole process tree's, less what the imports take).
+Each round has texts of its own: plain generation would find a repeated prompt in vLLM's prefix cache, where there are no
+states to pool.
+
+Peak memory is the anonymous memory of fresh process trees that run one arm each. `*_process_mib` is all of it; the same
+arm on a model of next to no size is taken off for `*_peak_mib`, which leaves weights, key-value cache and activations,
+and not what Python and its imports take in each process. `memory_vs_two_model` is the ratio of the latter.
 """
 
 from __future__ import annotations
@@ -17,33 +22,58 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
 
 import asyncio
-import json
-import resource
 import statistics
 import subprocess
 import time
 from typing import Any
 
-from bench._shared import arguments, median_ratio, model_100m, report, texts
+from bench._shared import arguments, median_ratio, model_100m, model_of_no_size, report, texts
 
-KV_GIB = 0.5
+KV_GIB = 0.25
 BATCH = 16
 
 
 def main() -> None:
     options = arguments(__doc__ or "", texts=32, rounds=5, tokens=48, arm="", folder="")
     if options.arm:
-        print(json.dumps(asyncio.run(peak_memory(options.arm, Path(options.folder), options.texts, options.tokens))))
+        asyncio.run(two_rounds(options.arm, Path(options.folder), options.texts, options.tokens))
         return
     with model_100m() as folder:
         figures = asyncio.run(speed(folder, options.texts, options.rounds, options.tokens))
-        for arm in ("one_pass", "two_model"):
-            command = [sys.executable, __file__, "--arm", arm, "--folder", str(folder)]
-            command += ["--texts", str(options.texts), "--tokens", str(options.tokens)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            figures[f"{arm}_peak_mib"] = json.loads(output.splitlines()[-1])
+        with model_of_no_size() as nothing:
+            for arm in ("one_pass", "two_model"):
+                figures[f"{arm}_process_mib"] = peak_mib(arm, folder, options.texts, options.tokens)
+                idle = peak_mib(arm, nothing, options.texts, options.tokens)
+                figures[f"{arm}_peak_mib"] = figures[f"{arm}_process_mib"] - idle
     figures["memory_vs_two_model"] = figures["one_pass_peak_mib"] / figures["two_model_peak_mib"]
     report(figures, options.json)
+
+
+def peak_mib(arm: str, folder: Path, count: int, tokens: int) -> float:
+    """Run one arm in processes of its own and watch their anonymous memory."""
+    command = [sys.executable, __file__, "--arm", arm, "--folder", str(folder)]
+    with subprocess.Popen([*command, "--texts", str(count), "--tokens", str(tokens)]) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, anonymous_kib(process.pid))
+            time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"the {arm} arm failed")
+    return peak / 1024
+
+
+def anonymous_kib(pid: int) -> int:
+    import psutil
+
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for one in [root, *root.children(recursive=True)]:
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return 0  # one of them went while we looked
+    return total
 
 
 async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str, Any]:
@@ -52,7 +82,6 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
 
     checkpoint = Checkpoint.load(folder)
     prompter = Prompter(checkpoint)
-    jobs = [prompter.job(text, max_rationale_tokens=tokens) for text in texts(count)]
     one_pass, delays = await start_one_pass(checkpoint, prompter, count)
     plain, reference = await start_plain(checkpoint, prompter, count), load_reference(folder)
     seconds: dict[str, list[float]] = {"plain": [], "one_pass": [], "two_model": []}
@@ -60,6 +89,7 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
         if number == 1:  # the first round warms up
             delays.clear()
             seconds = {arm: [] for arm in seconds}
+        jobs = [prompter.job(text, max_rationale_tokens=tokens) for text in texts(count, seed=number)]
         # The order turns with the rounds, so that no arm always comes after the same other.
         for arm in [*seconds][number % 3 :] + [*seconds][: number % 3]:
             start = time.perf_counter()
@@ -71,7 +101,7 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
                 case "two_model":
                     encode_again(reference, jobs, await generate(plain, prompter, jobs))
             seconds[arm].append(time.perf_counter() - start)
-    plain.shutdown()
+    stop(plain)
     await one_pass.close()
     return {
         **{f"{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()},
@@ -85,16 +115,11 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
     }
 
 
-async def peak_memory(arm: str, folder: Path, count: int, tokens: int) -> float:
-    """MiB above the imports, of this process and the engine's, after two rounds of one arm."""
-    import torch  # noqa: F401
-    import vllm.v1.engine.async_llm  # noqa: F401
-
+async def two_rounds(arm: str, folder: Path, count: int, tokens: int) -> None:
+    """One arm, twice, for whoever watches its memory."""
     from grace.checkpoint import Checkpoint
     from grace.prompt import Prompter
 
-    # The engine's process imports the same again.
-    imports = 2 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     checkpoint = Checkpoint.load(folder)
     prompter = Prompter(checkpoint)
     jobs = [prompter.job(text, max_rationale_tokens=tokens) for text in texts(count)]
@@ -102,24 +127,17 @@ async def peak_memory(arm: str, folder: Path, count: int, tokens: int) -> float:
         one_pass, _ = await start_one_pass(checkpoint, prompter, count)
         for _ in range(2):
             await asyncio.gather(*(vector(one_pass, job) for job in jobs))
-        peak = peak_kib_of_tree()
         await one_pass.close()
     else:
         plain, reference = await start_plain(checkpoint, prompter, count), load_reference(folder)
         for _ in range(2):
             encode_again(reference, jobs, await generate(plain, prompter, jobs))
-        peak = peak_kib_of_tree()
-        plain.shutdown()
-    return (peak - imports) / 1024
+        stop(plain)
 
 
-def peak_kib_of_tree() -> int:
-    import psutil
-
-    me = psutil.Process()
-    status = [Path(f"/proc/{p.pid}/status").read_text() for p in [me, *me.children(recursive=True)]]
-    peaks = [line.split() for text in status for line in text.splitlines() if line.startswith("VmHWM")]
-    return sum(int(kib) for _, kib, _ in peaks)
+def stop(llm: Any) -> None:
+    llm.shutdown()
+    llm.shutdown = lambda timeout=None: None  # its finaliser calls it again, after the interpreter's end
 
 
 async def start_one_pass(checkpoint: Any, prompter: Any, batch: int) -> tuple[Any, list[float]]:
