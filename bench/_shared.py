@@ -12,7 +12,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,18 @@ def median_ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
-@contextmanager
-def model_100m() -> Iterator[Path]:
+def model_100m() -> AbstractContextManager[Path]:
     """A random Qwen2 of about 100 M parameters with GRACE's prompt, in a folder that is gone afterwards."""
+    return _model(hidden=768, layers=10, intermediate=2560, vocab=32_000)
+
+
+def model_of_no_size() -> AbstractContextManager[Path]:
+    """The same in tiny: what a process takes around a model."""
+    return _model(hidden=64, layers=1, intermediate=64, vocab=None)
+
+
+@contextmanager
+def _model(**shape: Any) -> Iterator[Path]:
     from grace.checkpoint import CheckpointConfig
     from tests.support.models import make_model
 
@@ -57,9 +66,7 @@ def model_100m() -> Iterator[Path]:
         max_rationale_tokens=64,
     )
     with tempfile.TemporaryDirectory() as folder:
-        make_model(
-            Path(folder), config=config, hidden=768, layers=10, intermediate=2560, vocab=32_000, tied=True, context=1024
-        )
+        make_model(Path(folder), config=config, tied=True, context=1024, **shape)
         yield Path(folder)
 
 

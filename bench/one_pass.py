@@ -6,8 +6,8 @@ Three arms, interleaved:
   two model  vLLM writes them, then a Transformers copy of the model runs prompt + rationale again, in batches of 16
              with `output_hidden_states=True`, and their mean is pooled: what the paper's released evaluation does
 
-Each round has texts of its own: plain generation would find a repeated prompt in vLLM's prefix cache, where there are no
-states to pool.
+Each round and arm has texts of its own, alike but for the first letter: plain generation would find a repeated prompt in
+vLLM's prefix cache, where there are no states to pool.
 
 Peak memory is the anonymous memory of fresh process trees that run one arm each. `*_process_mib` is all of it; the same
 arm on a model of next to no size is taken off for `*_peak_mib`, which leaves weights, key-value cache and activations,
@@ -34,7 +34,7 @@ BATCH = 16
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", texts=32, rounds=5, tokens=48, arm="", folder="")
+    options = arguments(__doc__ or "", texts=32, rounds=5, tokens=32, arm="", folder="")
     if options.arm:
         asyncio.run(two_rounds(options.arm, Path(options.folder), options.texts, options.tokens))
         return
@@ -89,9 +89,10 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
         if number == 1:  # the first round warms up
             delays.clear()
             seconds = {arm: [] for arm in seconds}
-        jobs = [prompter.job(text, max_rationale_tokens=tokens) for text in texts(count, seed=number)]
+        batch = texts(count, seed=number)
         # The order turns with the rounds, so that no arm always comes after the same other.
         for arm in [*seconds][number % 3 :] + [*seconds][: number % 3]:
+            jobs = [prompter.job(f"{arm[0]}{text}", max_rationale_tokens=tokens) for text in batch]
             start = time.perf_counter()
             match arm:
                 case "plain":
