@@ -6,8 +6,8 @@ Three arms, interleaved:
   two model  vLLM writes them, then a Transformers copy of the model runs prompt + rationale again, in batches of 16
              with `output_hidden_states=True`, and their mean is pooled: what the paper's released evaluation does
 
-Each round and arm has texts of its own, alike but for the first letter: plain generation would find a repeated prompt in
-vLLM's prefix cache, where there are no states to pool.
+Each round and arm has texts of its own, alike but for the first letter: plain generation would find a repeated prompt
+in vLLM's prefix cache, where there are no states to pool.
 
 Peak memory is the anonymous memory of fresh process trees that run one arm each. `*_process_mib` is all of it; the same
 arm on a model of next to no size is taken off for `*_peak_mib`, which leaves weights, key-value cache and activations,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
 from typing import Any, Literal
 
 import torch
@@ -48,18 +49,19 @@ class TransformersEngine:
 
     async def represent(self, job: Job) -> Representation:
         """Answer one job."""
-        async for item in self.stream(job):
-            if isinstance(item, Representation):
-                return item
+        async with aclosing(self._stream(job)) as items, self._turn:
+            async for item in items:
+                if isinstance(item, Representation):
+                    return item
         raise EngineError("generation ended without a representation")
 
     async def stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
         """Pieces of the rationale, then the representation. Leaving the iteration stops the generation."""
-        async with self._turn:
-            async for item in self._stream(job):
+        async with aclosing(self._stream(job)) as items, self._turn:
+            async for item in items:
                 yield item
 
-    async def _stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
+    async def _stream(self, job: Job) -> AsyncGenerator[Delta | Representation, None]:
         loop = asyncio.get_running_loop()
         decoder = DecodeStream(skip_special_tokens=False)
         steps = self._steps(job)
@@ -74,7 +76,8 @@ class TransformersEngine:
                     if piece:
                         yield piece
         finally:
-            await loop.run_in_executor(self._thread, steps.close)
+            with suppress(RuntimeError):  # the engine is closed, and the generator goes with it
+                self._thread.submit(steps.close)
 
     def _load(self) -> None:
         from transformers import AutoModelForCausalLM

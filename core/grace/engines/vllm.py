@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,15 +90,17 @@ class VllmEngine:
 
     async def represent(self, job: Job) -> Representation:
         """Answer one job. Cancelling the call takes the request out of the engine."""
-        async for item in self._run(job, pieces=False):
-            if isinstance(item, Representation):
-                return item
+        async with aclosing(self._run(job, pieces=False)) as items:
+            async for item in items:
+                if isinstance(item, Representation):
+                    return item
         raise EngineError("vLLM ended a request without its sums")
 
     async def stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
         """Pieces of the rationale as they are written, then the representation."""
-        async for item in self._run(job, pieces=True):
-            yield item
+        async with aclosing(self._run(job, pieces=True)) as items:
+            async for item in items:
+                yield item
 
     async def diagnostics(self) -> dict[str, int]:
         """What the workers count: `held`, requests that hold sums now; `resumed`, requests that came back from
@@ -127,7 +130,7 @@ class VllmEngine:
             raise EngineDead("the engine is not running")
         return self._llm
 
-    async def _run(self, job: Job, *, pieces: bool) -> AsyncIterator[Delta | Representation]:
+    async def _run(self, job: Job, *, pieces: bool) -> AsyncGenerator[Delta | Representation, None]:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         decoder, generated = DecodeStream(skip_special_tokens=False), []
