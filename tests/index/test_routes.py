@@ -145,7 +145,9 @@ async def test_accepted_documents_survive_a_restart_and_are_embedded_then(open_s
         written = await service.http.post("/indexes/a/documents", json={"documents": many})
         assert written.status_code == 202
         job = written.json()["job"]["id"]
-        await asyncio.sleep(0.5)  # long enough for some, too short for all
+        async with asyncio.timeout(30):  # until some of them are embedded, and not all
+            while (await service.http.get(f"/jobs/{job}")).json()["left"] == 60:  # noqa: ASYNC110 - over HTTP
+                await asyncio.sleep(0.01)
     async with open_service() as service:
         assert 0 < (await service.http.get(f"/jobs/{job}")).json()["left"] < 60
         events = (await service.http.get(f"/jobs/{job}/events")).text

@@ -84,6 +84,13 @@ async def address(child: Process) -> str:
     return found[0]
 
 
+async def inside(client: httpx.AsyncClient, url: str) -> None:
+    """Wait until a request has reached the engine."""
+    async with asyncio.timeout(20):
+        while "grace_running_requests 1.0" not in (await client.get(f"{url}/metrics")).text:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.02)
+
+
 async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_path: Path) -> None:
     # Long enough to be seen running: 1500 tokens take a tiny model some seconds.
     folder = make_model(
@@ -100,7 +107,7 @@ async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_pa
         assert (await client.get(f"{url}/readyz")).status_code == 200
         body = {"input": SECRET, "max_rationale_tokens": 1500}
         running = asyncio.create_task(client.post(f"{url}/embed", json=body))
-        await asyncio.sleep(0.3)
+        await inside(client, url)
         child.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.2)
         assert not running.done()
@@ -146,7 +153,7 @@ async def test_a_second_sigterm_forces(tmp_path: Path) -> None:
         url = await address(child)
         body = {"input": "a text", "max_rationale_tokens": 7000}
         running = asyncio.create_task(client.post(f"{url}/embed", json=body))
-        await asyncio.sleep(0.5)
+        await inside(client, url)
         child.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
         assert child.returncode is None
