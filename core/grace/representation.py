@@ -89,8 +89,8 @@ class Representation:
     """
 
     segments: tuple[Segment, ...]
-    sums: Floats  # (S, H) sum of the states of each segment, after the model's final norm
-    last: Floats  # (H,) state of the last pooled token
+    sums: Floats = field(repr=False)  # (S, H) sum of the states of each segment, after the model's final norm
+    last: Floats = field(repr=False)  # (H,) state of the last pooled token
     rationale: Rationale | None
     prompt_tokens: int  # all of the prompt, prefix included
     input_tokens: int  # of the text itself

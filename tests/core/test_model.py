@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +96,17 @@ def test_a_closed_one_says_so(model_folder: ModelFolder) -> None:
     grace.close()
     with pytest.raises(EngineDead):
         grace.encode("too late")
+
+
+def test_a_plain_script_may_load_it(model_folder: ModelFolder, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from grace import Grace\n"
+        f"with Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1) as grace:\n"
+        "    print(grace.encode('A text.').shape)\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines()[-1:] == ["(64,)"], run.stderr
 
 
 def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(model_folder: ModelFolder) -> None:

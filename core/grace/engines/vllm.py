@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -201,7 +203,8 @@ class VllmEngine:
                 config.scheduler_config.async_scheduling = self._options.async_scheduling
             kind = "GraceAsyncScheduler" if config.scheduler_config.async_scheduling else "GraceScheduler"
             config.scheduler_config.scheduler_cls = f"grace.engines.vllm_scheduler.{kind}"
-            return AsyncLLM.from_vllm_config(config, disable_log_stats=True, enable_log_requests=False)
+            with _nameless_main():
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=True, enable_log_requests=False)
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
 
@@ -265,6 +268,21 @@ def prepare_environment() -> bool:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     return on_cpu
+
+
+@contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Hide the caller's script from the processes started meanwhile.
+
+    A spawned process runs its parent's script again, to find what is defined there. vLLM's processes need nothing of
+    it, and a script that loads a model without an `if __name__ == "__main__"` would start engines without end.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _check_version() -> None:
