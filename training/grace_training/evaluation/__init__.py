@@ -1,0 +1,1 @@
+"""`grace-eval`: the paper's tables, for any model."""
