@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
+from grace_server import tracing
 from grace_server.index import searching
 from grace_server.index.approximate import Stopped, use_threads
 from grace_server.index.catalog import Catalog
@@ -18,6 +20,7 @@ from grace_server.index.collection import Collection
 from grace_server.index.embedder import Embedder
 from grace_server.index.errors import Conflict, JobNotFound
 from grace_server.index.jobs import IndexJob
+from grace_server.index.mapping import Maps
 from grace_server.index.model import Model
 from grace_server.index.searching import Answer, Options
 from grace_server.index.settings import CollectionSettings, with_defaults
@@ -44,6 +47,7 @@ class Indexes:
     ) -> None:
         self.catalog = catalog
         self.model = model
+        self.maps = Maps()
         self._monotonic = monotonic
         self._at_once = embeddings_at_once
         # One FAISS thread per search: searches run beside each other, not each on all cores.
@@ -159,7 +163,8 @@ class Indexes:
         began = self._monotonic()
         questions = await searching.ask(self.model, collection, texts=texts, vectors=vectors, options=options)
         embedding_ms = (self._monotonic() - began) * 1000
-        answers, search_ms = await self.on_search_thread(lambda: searching.find(collection, questions, options))
+        with tracing.span("search", {"grace.method": options.method}):
+            answers, search_ms = await self.on_search_thread(lambda: searching.find(collection, questions, options))
         return answers, embedding_ms, search_ms
 
     async def on_search_thread(self, work: Callable[[], Result]) -> Result:
@@ -183,7 +188,8 @@ class Indexes:
                 on_progress=self._tell,
             )
             runs = embedder.run() if collection.fingerprint == self.model.fingerprint else asyncio.sleep(0)
-            self._embedders[collection.id] = (embedder, asyncio.create_task(runs))
+            # A context of its own: it outlives the request that starts it, and has no part in its log lines or trace.
+            self._embedders[collection.id] = (embedder, asyncio.create_task(runs, context=Context()))
         return self._embedders[collection.id][0]
 
     def _tell(self) -> None:
