@@ -1,14 +1,18 @@
 """The large, fixed part of an index: FAISS HNSW or IVF over the rows there were when it was built.
 
 FAISS cannot delete from HNSW, is not safe for a write beside a search, and takes an id twice: so a `Base` is never
-changed. The dead are masked, the new wait in a `Matrix`, and a new base is built beside it. N rows, Q queries.
+changed. The dead are masked, the new wait in a `Matrix`, and a new base is built beside it (`building.py`).
+
+An IVF index scans 8-bit copies of the vectors in the nearest cells and scores the best of them again from float32 rows
+that lie beside them, so its scores are exact. How many cells that is, or how wide HNSW walks, is measured when the index
+is built, and kept in FAISS's own file. N rows, Q queries.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +26,8 @@ from grace_server.index.vectors import Floats, Labels
 faiss: Any = faiss_with_stubs  # its own stubs lack half of what it has (1.15)
 
 FAISS_VERSION: str = faiss.__version__
-BUILD_CHUNK = 1_024  # rows added between two looks at whether to stop
-TRAINING_PER_CELL = 64  # rows; FAISS warns below 39
-PQ_BITS = 8
+ADDED_AT_ONCE = 1_024  # rows added between two looks at whether to stop
+WIDEST_WALK = 4_096  # HNSW's efSearch under a filter
 
 Ann = Literal["hnsw", "ivf"]
 
@@ -37,10 +40,18 @@ class Stopped(Exception):
 class Base:
     """A built FAISS index. Positions are places in `labels`."""
 
-    index: Any  # faiss.IndexIDMap around HNSW or IVF
+    index: Any  # faiss.IndexIDMap around the others
     labels: Labels  # (N,) distinct
     settings: CollectionSettings
-    order: Labels | None  # (N,) positions by ascending label; None where the labels ascend anyway
+    order: Labels | None = None  # (N,) positions by ascending label; None where the labels ascend anyway
+    outer: Any = field(init=False)  # IndexRefineFlat, or the same as inner
+    inner: Any = field(init=False)  # IndexIVF or IndexHNSW
+
+    def __post_init__(self) -> None:
+        outer = faiss.downcast_index(self.index.index)
+        refined = isinstance(outer, faiss.IndexRefine)
+        object.__setattr__(self, "outer", outer)
+        object.__setattr__(self, "inner", faiss.downcast_index(outer.base_index) if refined else outer)
 
     @classmethod
     def of(cls, index: Any, labels: Labels, settings: CollectionSettings) -> Base:
@@ -51,7 +62,7 @@ class Base:
         """
         steps = np.diff(labels)
         if (steps > 0).all():
-            return cls(index, labels, settings, None)
+            return cls(index, labels, settings)
         order = np.argsort(labels, kind="stable")
         if (np.diff(labels[order]) == 0).any():
             raise ValueError("a label comes twice")
@@ -65,6 +76,16 @@ class Base:
         """Whether its scores are estimates, to be computed again from the stored vectors."""
         return self.settings.quantization != "none"
 
+    @property
+    def width(self) -> int:
+        """How many cells an IVF search probes, or how wide HNSW walks, where no filter and no large k ask for more."""
+        return int(self.inner.nprobe if isinstance(self.inner, faiss.IndexIVF) else self.inner.hnsw.efSearch)
+
+    @property
+    def cells(self) -> int | None:
+        """How many cells IVF has."""
+        return int(self.inner.nlist) if isinstance(self.inner, faiss.IndexIVF) else None
+
     def positions(self, labels: Labels) -> Labels:
         """Places of those of the labels that are in it."""
         if not len(self.labels):
@@ -74,29 +95,36 @@ class Base:
             places = self.order[places]
         return np.asarray(places[self.labels[places] == labels], dtype=np.int64)
 
-    def search(self, queries: Floats, k: int, *, alive: Mask | None) -> tuple[Labels, Floats]:
+    def search(self, queries: Floats, k: int, *, alive: Mask | None = None) -> tuple[Labels, Floats]:
         """Positions (Q, k) and scores; -1 where the walk found no more. `alive` (N,) masks rows out."""
-        index, settings = faiss.downcast_index(self.index.index), self.settings
         selector = bits = None
+        share = 1.0
         if alive is not None:
             bits = np.packbits(alive, bitorder="little")  # must outlive the search: FAISS keeps a bare pointer
             selector = faiss.IDSelectorBitmap(len(alive), faiss.swig_ptr(bits))
-        if isinstance(index, faiss.IndexIVF):
-            probes = max(1, math.ceil(index.nlist * settings.probes))
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
-        else:
-            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(settings.search_width, 2 * k))
-        scores, positions = index.search(queries, k, params=parameters)
+            share = max(1, np.count_nonzero(alive)) / len(alive)
+        parameters = self.parameters(k, share, selector)
+        scores, positions = self.outer.search(queries, k, params=parameters)
         return positions, scores
+
+    def parameters(self, k: int, share: float = 1.0, selector: Any = None) -> Any:
+        """FAISS's parameters of a search: the fewer rows a mask lets through, the wider it has to look."""
+        if not isinstance(self.inner, faiss.IndexIVF):
+            width = min(max(self.width, 2 * k) / share, max(WIDEST_WALK, self.width, 2 * k))
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(width))
+        probes = min(self.inner.nlist, math.ceil(self.width / share))
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+        if self.outer is self.inner:
+            return parameters
+        return faiss.IndexRefineSearchParameters(k_factor=self.settings.rescore, base_index_params=parameters)
 
     def rows(self) -> Floats | None:
         """(N, H) a view of the vectors, without a copy, where the index holds them as they are; otherwise None."""
-        index = faiss.downcast_index(self.index.index)
-        if self.quantised or not isinstance(index, faiss.IndexHNSW):
+        if self.quantised:
             return None
-        storage = faiss.downcast_index(index.storage)
-        flat = faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d)
-        return np.asarray(flat).reshape(storage.ntotal, storage.d)
+        store = self.inner.storage if self.outer is self.inner else self.outer.refine_index
+        flat = faiss.downcast_index(store)
+        return np.asarray(faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)).reshape(flat.ntotal, flat.d)
 
     def scan(self, queries: Floats, k: int, positions: Labels) -> tuple[Labels, Floats] | None:
         """Labels and scores of the nearest among some positions, exactly; None if the vectors are not in memory."""
@@ -110,40 +138,35 @@ class Base:
             Stopped: `stop` said so.
         """
         index = faiss.clone_index(self.index)
-        _add(index, labels, vectors, stop)
-        return Base.of(index, np.concatenate([self.labels, labels]), self.settings)
+        add_rows(index, labels, vectors, stop)
+        base = Base.of(index, np.concatenate([self.labels, labels]), self.settings)
+        base.set_width(self.width)
+        return base
+
+    def set_width(self, width: int) -> None:
+        """Decide how wide searches look. While it is being built only."""
+        if isinstance(self.inner, faiss.IndexIVF):
+            self.inner.nprobe = min(width, self.inner.nlist)
+        else:
+            self.inner.hnsw.efSearch = width
 
 
 def kind_of(settings: CollectionSettings) -> Ann:
     """Which approximate index a collection takes once it is large."""
-    return "ivf" if settings.kind == "ivf" else "hnsw"
+    return "hnsw" if settings.kind == "hnsw" else "ivf"
 
 
-def build(
-    chunks: Callable[[], Iterable[tuple[Labels, Floats]]],  # called twice where training is needed
-    *,
-    size: int,  # about how many rows there are
-    dimensions: int,
-    settings: CollectionSettings,
-    stop: Callable[[], bool],
-) -> Base:
-    """Build a base from vectors that come in chunks, so that they are not in memory twice.
+def add_rows(index: Any, labels: Labels, vectors: Floats, stop: Callable[[], bool]) -> None:
+    """Add rows to a FAISS index that no search knows yet.
 
     Raises:
         Stopped: `stop` said so.
     """
-    inner = faiss.index_factory(dimensions, _recipe(size, dimensions, settings), faiss.METRIC_INNER_PRODUCT)
-    if isinstance(inner, faiss.IndexHNSW):
-        inner.hnsw.efConstruction = settings.build_width
-    if not inner.is_trained:
-        wanted = max(TRAINING_PER_CELL * getattr(inner, "nlist", 256), 256 * TRAINING_PER_CELL)
-        inner.train(_sample(chunks(), size, wanted))
-    index = faiss.IndexIDMap(inner)
-    parts: list[Labels] = []
-    for labels, vectors in chunks():
-        _add(index, labels, vectors, stop)
-        parts.append(labels)
-    return Base.of(index, np.concatenate(parts) if parts else np.empty(0, np.int64), settings)
+    for start in range(0, len(labels), ADDED_AT_ONCE):
+        if stop():
+            raise Stopped
+        some = slice(start, start + ADDED_AT_ONCE)
+        index.add_with_ids(np.ascontiguousarray(vectors[some]), labels[some])
 
 
 def save(base: Base, write: Callable[[bytes], None]) -> None:
@@ -175,38 +198,19 @@ def load(path: Path, settings: CollectionSettings) -> Base:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
         raise ValueError(f"FAISS does not read it: {error}") from error
-    expected = faiss.IndexIVF if kind_of(settings) == "ivf" else faiss.IndexHNSW
-    if not isinstance(index, faiss.IndexIDMap) or not isinstance(faiss.downcast_index(index.index), expected):
+    if not isinstance(index, faiss.IndexIDMap):
         raise ValueError("it holds another kind of index")
     labels = faiss.vector_to_array(index.id_map).astype(np.int64)
     if len(labels) != index.ntotal:
         raise ValueError("its labels are not as many as its rows")
-    return Base.of(index, labels, settings)
+    base = Base.of(index, labels, settings)
+    expected = faiss.IndexIVF if kind_of(settings) == "ivf" else faiss.IndexHNSW
+    refined = kind_of(settings) == "ivf" and not base.quantised
+    if not isinstance(base.inner, expected) or refined is (base.outer is base.inner):
+        raise ValueError("it holds another kind of index")
+    return base
 
 
 def use_threads(number: int) -> None:
     """How many threads FAISS takes for calls from this thread."""
     faiss.omp_set_num_threads(number)
-
-
-def _recipe(size: int, dimensions: int, settings: CollectionSettings) -> str:
-    subvectors = next(m for m in range(max(1, dimensions // 4), 0, -1) if dimensions % m == 0)
-    codes = {"none": "Flat", "sq8": "SQ8", "pq": f"PQ{subvectors}"}[settings.quantization]
-    if kind_of(settings) == "ivf":
-        cells = max(1, min(round(4 * math.sqrt(size)), size // 39 or 1))
-        return f"IVF{cells},{codes}"
-    return f"HNSW{settings.links},{codes}"
-
-
-def _sample(chunks: Iterable[tuple[Labels, Floats]], size: int, wanted: int) -> Floats:
-    """About `wanted` rows, spread evenly."""
-    step = max(1, size // wanted)
-    return np.concatenate([vectors[::step] for _, vectors in chunks])
-
-
-def _add(index: Any, labels: Labels, vectors: Floats, stop: Callable[[], bool]) -> None:
-    for start in range(0, len(labels), BUILD_CHUNK):
-        if stop():
-            raise Stopped
-        some = slice(start, start + BUILD_CHUNK)
-        index.add_with_ids(np.ascontiguousarray(vectors[some]), labels[some])

@@ -23,6 +23,7 @@ from grace_server.index.faults import FaultPoint
 from grace_server.index.filters import Clause
 from grace_server.index.lexical import search_words
 from grace_server.index.manifest import Manifest
+from grace_server.index.mean import Mean, mean_vector
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.store import Connection, Store
 from grace_server.index.vector_index import Neighbours, VectorIndex, reconcile
@@ -61,6 +62,7 @@ class Collection:
         self._stopping = threading.Event()
         self._filters: OrderedDict[tuple[Clause, int], Labels] = OrderedDict()
         self._filters_lock = threading.Lock()
+        self._mean: Mean | None = None
         self.index: VectorIndex = self._loaded()
 
     @property
@@ -175,6 +177,12 @@ class Collection:
         """The stored vector of a document, as numbers."""
         [row] = self.vectors(np.array([label], dtype=np.int64)).tolist()
         return list(row)
+
+    def mean(self) -> Mean:
+        """The mean of all vectors, computed again once more than 1 % of the documents have changed."""
+        if self._mean is None or not self._mean.serves(self.store.read(reading.last_seq)):
+            self._mean = self.store.read(lambda c: mean_vector(c, dimensions=self.dimensions))
+        return self._mean
 
     def job(self, job: str) -> jobs.IndexJob | None:
         """A job's progress, or None."""

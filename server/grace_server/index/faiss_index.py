@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from grace_server.index import approximate
 from grace_server.index.approximate import Base
+from grace_server.index.building import build, outgrown
 from grace_server.index.matrix import Mask, Matrix, nearest
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vector_index import Fetch, Neighbours
@@ -144,7 +144,7 @@ class FaissIndex:
             return "build" if big else None
         if len(state.matrix) + state.built <= settings.flat_limit * FLATTEN_SHARE:
             return "flatten"
-        if state.dead > DEAD_SHARE * len(state.base):
+        if state.dead > DEAD_SHARE * len(state.base) or outgrown(state.base, state.built + len(state.matrix)):
             return "rebuild"
         if state.matrix.size > max(MERGE_ROWS, MERGE_SHARE * len(state.base)):
             return "merge"
@@ -164,7 +164,7 @@ class FaissIndex:
                 case "merge" if start.base is not None:
                     base = start.base.extended(start.matrix.labels, start.matrix.vectors, stop)
                 case _:
-                    base = approximate.build(
+                    base = build(
                         chunks, size=len(self), dimensions=self.dimensions, settings=self._settings, stop=stop
                     )
             exclusively(lambda: self._swap(base))

@@ -20,10 +20,15 @@ def fuse(lists: Sequence[Neighbours], *, weights: Sequence[float], rank_constant
     scores: dict[int, float] = {}
     for neighbours, weight in zip(lists, weights, strict=True):
         for rank, label in enumerate(neighbours.labels.tolist(), start=1):
-            scores[label] = scores.get(label, 0.0) + weight / (rank_constant + rank)
+            scores[label] = scores.get(label, 0.0) + share(rank, weight, rank_constant=rank_constant)
     order = sorted(scores, key=lambda label: (-scores[label], label))
     return Neighbours(
         np.array(order, dtype=np.int64),
         np.array([scores[label] for label in order], dtype=np.float32),
         exact=all(neighbours.exact for neighbours in lists),
     )
+
+
+def share(rank: int, weight: float, *, rank_constant: float = RANK_CONSTANT) -> float:
+    """What a place in one list adds to the fused score, ranks from 1."""
+    return weight / (rank_constant + rank)

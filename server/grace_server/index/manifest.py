@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-FORMAT = 1  # of checkpoint and manifest; another number is thrown away and rebuilt, never read
+FORMAT = 2  # of checkpoint and manifest; another number is thrown away and rebuilt, never read
 
 
 class Doubt(Exception):

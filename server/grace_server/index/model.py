@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from grace.pooling import finish
 from grace.representation import Job, Mode, Representation, Role
+from grace_server import tracing
 from grace_server.index.collection import Collection
 from grace_server.index.errors import FingerprintMismatch
 from grace_server.index.vectors import Floats
@@ -55,10 +56,11 @@ class Model:
             self.prompter.job, text, role=role, mode="reason" if given is not None else mode, given=given
         )
         representation = await self.represent(job)
-        vector = representation.vector(
-            settings.pooling, dimensions=settings.dimensions, normalize=settings.metric == "cosine"
-        )
-        return Represented(job, representation, finish(vector, dimensions=None, normalize=False))
+        with tracing.span("pool", {"grace.inputs": 1}):
+            vector = representation.vector(
+                settings.pooling, dimensions=settings.dimensions, normalize=settings.metric == "cosine"
+            )
+            return Represented(job, representation, finish(vector, dimensions=None, normalize=False))
 
     def check(self, collection: Collection) -> None:
         """Refuse to compare the vectors of two models.

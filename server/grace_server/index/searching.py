@@ -13,9 +13,10 @@ from grace.representation import Mode, Rationale
 from grace_server.index.collection import Collection
 from grace_server.index.document import Document
 from grace_server.index.errors import InvalidValue
-from grace_server.index.explanation import Explanation, Side, Unexplainable, explain
+from grace_server.index.explanation import Explanation, Found, explain
 from grace_server.index.filters import Clause
-from grace_server.index.fusion import fuse
+from grace_server.index.fusion import fuse, share
+from grace_server.index.mean import Mean
 from grace_server.index.model import Model, Represented
 from grace_server.index.vector_index import Neighbours
 from grace_server.index.vectors import Floats, checked
@@ -36,6 +37,8 @@ class Options:
     clause: Clause | None = None
     threshold: float | None = None  # hits below this score are left out
     explain: bool = False
+    centred: bool = False  # explain the scores with the collection's mean taken off, too
+    top_pairs: int = 10  # of each explanation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,7 @@ class Place:
 
     rank: int  # from 1
     score: float
+    contribution: float  # to the fused score
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Answer:
     rationale: Rationale | None
     exact: bool
     hits: tuple[Hit, ...]
+    mean: Mean | None = None  # what centred explanations took off
 
 
 async def ask(
@@ -133,51 +138,47 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
         for label, score in zip(ranked.labels.tolist(), ranked.scores.tolist(), strict=True)
         if label in documents and (options.threshold is None or score >= options.threshold)
     ]
-    places = {name: _places(neighbours) for name, neighbours in lists.items()} if len(lists) > 1 else {}
-    hits = []
-    for label, score in found[options.offset : options.offset + options.k]:
-        dense, words = places.get("dense", {}).get(label), places.get("lexical", {}).get(label)
-        explanation, why_not = None, None
-        if options.explain:
-            try:
-                dense_score = score if options.method == "dense" else (dense.score if dense else None)
-                explanation = _explain(collection, question, documents[label], dense_score)
-            except Unexplainable as error:
-                why_not = str(error)
-        hits.append(Hit(documents[label], score, dense, words, explanation, why_not))
+    places = {
+        name: _places(neighbours, weight)
+        for (name, neighbours), weight in zip(lists.items(), FUSION_WEIGHTS, strict=True)
+        if len(lists) > 1
+    }
+    page = found[options.offset : options.offset + options.k]
+    dense, words = ({label: places.get(name, {}).get(label) for label, _ in page} for name in ("dense", "lexical"))
+    mean = collection.mean() if _centres(collection, options) else None
+    explained: list[Explanation | str | None] = [None] * len(page)
+    if options.explain:
+        scores = {label: score if options.method == "dense" else None for label, score in page}
+        scores |= {label: place.score for label, place in dense.items() if place}
+        explained = list(
+            explain(
+                collection,
+                question.made,
+                [Found(documents[label], scores[label]) for label, _ in page],
+                ranked=options.method == "dense",
+                top_pairs=options.top_pairs,
+                mean=mean,
+            )
+        )
+    hits = [
+        Hit(
+            documents[label],
+            score,
+            dense[label],
+            words[label],
+            why if isinstance(why, Explanation) else None,
+            why if isinstance(why, str) else None,
+        )
+        for (label, score), why in zip(page, explained, strict=True)
+    ]
     rationale = question.made.representation.rationale if question.made else None
-    return Answer(question.text, rationale, ranked.exact, tuple(hits))
+    return Answer(question.text, rationale, ranked.exact, tuple(hits), mean)
 
 
-def _places(neighbours: Neighbours) -> dict[int, Place]:
+def _centres(collection: Collection, options: Options) -> bool:
+    return options.explain and options.centred and collection.settings.metric == "cosine"
+
+
+def _places(neighbours: Neighbours, weight: float) -> dict[int, Place]:
     pairs = zip(neighbours.labels.tolist(), neighbours.scores.tolist(), strict=True)
-    return {label: Place(rank, score) for rank, (label, score) in enumerate(pairs, start=1)}
-
-
-def _explain(collection: Collection, question: Question, document: Document, score: float | None) -> Explanation:
-    """Take the dense part of a hit's score apart.
-
-    Raises:
-        Unexplainable: saying why.
-    """
-    if score is None:
-        raise Unexplainable("a BM25 score is made of word counts, not of sentence vectors")
-    if question.made is None:
-        raise Unexplainable("the query was given as a vector, whose sentences are not known")
-    if document.given == "vector":
-        raise Unexplainable("the document was given as a vector, whose sentences are not known")
-    if (stored := collection.sums(document.label)) is None:
-        raise Unexplainable("this index keeps no sums (settings.sums is 'none')")
-    settings, made = collection.settings, question.made
-    scale = 1.0
-    if settings.metric == "dot":
-        labels = np.array([document.label], dtype=np.int64)
-        scale = float(np.linalg.norm(made.vector) * np.linalg.norm(collection.vectors(labels)))
-    return explain(
-        Side(made.job.text, made.representation.rationale, made.representation.segments, made.representation.sums),
-        Side(document.text, document.rationale, stored.segments, stored.sums),
-        score=score,
-        pooling=settings.pooling,
-        dimensions=settings.dimensions,
-        scale=scale,
-    )
+    return {label: Place(rank, score, share(rank, weight)) for rank, (label, score) in enumerate(pairs, start=1)}

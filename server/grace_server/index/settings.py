@@ -21,7 +21,7 @@ Durability = Literal["FULL", "NORMAL"]
 class CollectionSettings:
     """How documents are embedded, compared and kept.
 
-    `auto` is flat up to `flat_limit` rows and HNSW above. Sums are what explanations are computed from: with "none",
+    `auto` is flat up to `flat_limit` rows and IVF above. Sums are what explanations are computed from: with "none",
     scores of this collection cannot be explained.
     """
 
@@ -37,9 +37,10 @@ class CollectionSettings:
     flat_limit: int = 20_000  # rows up to which every vector is compared, which is exact
     links: int = 32  # HNSW: neighbours per node
     build_width: int = 128  # HNSW: efConstruction
-    search_width: int = 96  # HNSW: efSearch; at least twice the hits asked for
-    probes: float = 0.1  # IVF: share of the cells that are searched
-    rescore: int = 4  # candidates per hit whose score is computed again from the stored vector, when quantised
+    search_width: int | None = None  # HNSW: efSearch; None: measured when the index is built
+    probes: float | None = None  # IVF: share of the cells that are searched; None: measured when the index is built
+    recall: float = 0.99  # share of the 10 true neighbours at which those two are measured
+    rescore: int = 4  # candidates per hit whose score is computed again from the vector, in IVF and when quantised
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -47,11 +48,11 @@ class CollectionSettings:
                 raise InvalidValue(f"settings.{name} must be one of {', '.join(choices)}", param=f"settings.{name}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if name == "dimensions" and value is None:
+            if name in _MAY_BE_LEFT_OUT and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise InvalidValue(f"settings.{name} must lie in {low}..{high}", param=f"settings.{name}")
-            if name != "probes" and not isinstance(value, int):
+            if name not in _FRACTIONS and not isinstance(value, int):
                 raise InvalidValue(f"settings.{name} must be a whole number", param=f"settings.{name}")
 
     @classmethod
@@ -94,5 +95,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "build_width": (8, 2_000),
     "search_width": (8, 10_000),
     "probes": (0.0001, 1.0),
+    "recall": (0.5, 1.0),
     "rescore": (1, 100),
 }
+_MAY_BE_LEFT_OUT = ("dimensions", "search_width", "probes")
+_FRACTIONS = ("probes", "recall")

@@ -22,7 +22,7 @@ _DEFAULTS = CollectionSettings()
 class SettingsIn(Strict):
     """How documents are embedded, compared and kept. Fixed once the index is there."""
 
-    kind: Kind = Field(_DEFAULTS.kind, description="`auto`: exact up to `flat_limit` rows, HNSW above")
+    kind: Kind = Field(_DEFAULTS.kind, description="`auto`: exact up to `flat_limit` rows, IVF above")
     metric: Metric = Field(_DEFAULTS.metric, description="`dot` keeps the lengths of the vectors")
     quantization: Quantization = Field(_DEFAULTS.quantization, description="less memory; hits are scored exactly again")
     document_mode: Literal["reason", "direct"] = _DEFAULTS.document_mode
@@ -36,9 +36,10 @@ class SettingsIn(Strict):
     flat_limit: int = Field(_DEFAULTS.flat_limit, description="rows up to which every vector is compared")
     links: int = Field(_DEFAULTS.links, description="HNSW: neighbours per node")
     build_width: int = Field(_DEFAULTS.build_width, description="HNSW: efConstruction")
-    search_width: int = Field(_DEFAULTS.search_width, description="HNSW: efSearch")
-    probes: float = Field(_DEFAULTS.probes, description="IVF: share of the cells searched")
-    rescore: int = Field(_DEFAULTS.rescore, description="candidates scored exactly per hit, when quantised")
+    search_width: int | None = Field(None, description="HNSW: efSearch; null: measured when the index is built")
+    probes: float | None = Field(None, description="IVF: share of the cells searched; null: measured")
+    recall: float = Field(_DEFAULTS.recall, description="share of the true neighbours to measure those two at")
+    rescore: int = Field(_DEFAULTS.rescore, description="candidates scored exactly per hit")
 
 
 class IndexIn(Strict):

@@ -133,6 +133,7 @@ async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
     answers, embed_ms, search_ms = await indexes_of(request).search(
         body.index, texts=texts, vectors=vectors, options=options
     )
+    request.app.state.metrics.search_seconds.labels(body.method).observe(search_ms / 1000)
     timing = TimingOut(embed=round(embed_ms, 3), search=round(search_ms, 3))
     results = [_answer(answer, timing) for answer in answers]
     return SearchesOut(results=results) if several else results[0]
