@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -21,7 +24,7 @@ from grace.representation import Floats, Job, Mode, Representation, Role
 
 T = TypeVar("T")
 EngineName = Literal["vllm", "transformers"]
-_WINDOW = 1024  # jobs handed to the engine at once: enough to keep it full, and memory bounded on a long corpus
+_IN_FLIGHT = 1024  # jobs handed to the engine at once: enough to keep it full, and memory bounded on a long corpus
 
 
 class Grace:
@@ -149,6 +152,25 @@ class Grace:
         )
         return list(answers)
 
+    def run(self, jobs: Iterable[Job], *, in_flight: int = _IN_FLIGHT) -> Iterator[Representation]:
+        """Representations of jobs, in their order; `in_flight` of them at most are asked for and held at a time.
+
+        Leaving the iterator takes what is still in flight out of the engine.
+        """
+        rest = iter(jobs)
+        first = list(itertools.islice(rest, in_flight))  # a bad one among them shows before any has cost something
+        pending: deque[Future[Representation]] = deque()
+        try:
+            for job in itertools.chain(first, rest):
+                pending.append(self._submit(self.engine.represent(job)))
+                if len(pending) >= in_flight:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending if not self._loop.is_closed() else ():
+                future.cancel()
+
     def stream(self, text: str, **options: Any) -> Iterator[Delta | Representation]:
         """Pieces of one text's rationale as they are written, then its representation.
 
@@ -207,35 +229,18 @@ class Grace:
         jobs = (self.prompter.job(text, given=g, **options) for text, g in zip(texts, given, strict=True))
         hidden = not (len(texts) > 100 if show_progress is None else show_progress)
         with tqdm(total=len(texts), unit="text", disable=hidden) as bar:
-            window: list[Job] = []
-            for job in jobs:
-                window.append(job)
-                if len(window) == _WINDOW:
-                    yield from self._run(window, bar)
-                    window = []
-            yield from self._run(window, bar)
+            for answer in self.run(jobs):
+                yield answer
+                bar.update()
 
-    def _run(self, jobs: list[Job], bar: tqdm[Any]) -> list[Representation]:
-        async def one(job: Job) -> Representation:
-            answer = await self.engine.represent(job)
-            bar.update()
-            return answer
-
-        async def all_of_them() -> list[Representation]:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(job)) for job in jobs]
-            return [task.result() for task in tasks]
-
-        try:
-            return self._await(all_of_them())
-        except* Exception as errors:  # noqa: BLE001 - the first cause is what the caller can act on
-            raise errors.exceptions[0] from None
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop.is_closed():
             work.close()
             raise EngineDead("this Grace is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        future = self._submit(work)
         try:
             return future.result()
         except BaseException:
