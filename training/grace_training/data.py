@@ -150,9 +150,9 @@ def _rows(sources: list[str]) -> Iterator[tuple[str, Any]]:
             if not files:
                 raise BadData(f"{path}: no data file here")
             for file in files:
-                yield from _file_rows(file)
+                yield from file_rows(file)
         elif path.exists():
-            yield from _file_rows(path)
+            yield from file_rows(path)
         elif path.suffix or source.count("/") > 1:
             raise BadData(f"{source}: no such file")
         else:
@@ -165,7 +165,8 @@ def _kind(path: Path) -> str | None:
     return {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}.get(suffix)
 
 
-def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each row of a file with the line it came from; in place of a row that cannot be read, its `BadData`."""
     kind = _kind(path)
     if kind is None:
         raise BadData(f"{path}: not a .jsonl, .csv, .parquet or .txt file (packed with .gz or .xz, or not)")
