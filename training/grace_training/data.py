@@ -73,7 +73,7 @@ def read(
     examples: list[Example] = []
     bad: list[str] = []
     digest = hashlib.sha256()
-    for where, row in _rows([source] if isinstance(source, str) else source):
+    for where, row in rows(*([source] if isinstance(source, str) else source)):
         if limit is not None and len(examples) >= limit:
             break
         try:
@@ -142,7 +142,12 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _rows(sources: list[str]) -> Iterator[tuple[str, Any]]:
+def rows(*sources: str) -> Iterator[tuple[str, Any]]:
+    """Every row of files, folders of files or hub data, each with its place; a row that is not JSON is its error.
+
+    Raises:
+        BadData: a file is of no known kind, or is not there.
+    """
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
@@ -213,8 +218,8 @@ def _hub_rows(name: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(name, split="train")
+        dataset = load_dataset(name, split="train")
     except Exception as error:
         raise BadData(f"{name!r} is no file here, and the hub could not give it: {error}") from error
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(dataset, start=1):
         yield f"{name}:{number}", row
