@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +26,7 @@ scalars = (
     | st.integers(-3, 3)
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from([*DATES, "", "a", "A", "é", "1", "true", "null", "a'b", 'a"b', "%", "2020-99-99"])
+    | st.sampled_from([*DATES, "", "a", "A", "é", "1", "true", "null", "a'b", 'a"b', "%", "2020-99-99", "2020-02-31", "x" * 200, "x" * 200 + "y"])
     | st.text(max_size=3).filter(lambda s: "\0" not in s and s.isprintable())
 )
 keys = st.sampled_from(["a", "b", "c d", "é", "a'; DROP TABLE document; --", "$", "[0]", "#-1"])
@@ -135,7 +134,7 @@ def test_nothing_of_a_filter_becomes_sql() -> None:
     for trick in tricks:
         clause = compile_filter({"operator": "in", "field": trick.replace(".", ""), "value": [trick]})
         assert trick not in clause.sql
-        assert json.dumps([trick]) in clause.parameters
+        assert trick in clause.parameters
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ FAISS cannot delete from HNSW, is not safe for a write beside a search, and take
 changed. The dead are masked, the new wait in a `Matrix`, and a new base is built beside it (`building.py`).
 
 An IVF index scans 8-bit copies of the vectors in the nearest cells and scores the best of them again from float32 rows
-that lie beside them, so its scores are exact. How many cells that is, or how wide HNSW walks, is measured when the index
-is built, and kept in FAISS's own file. N rows, Q queries.
+that lie beside them, so its scores are exact. How many cells that is, or how wide HNSW walks, is measured when the
+index is built, and kept in FAISS's own file. N rows, Q queries.
 """
 
 from __future__ import annotations

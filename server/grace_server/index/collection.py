@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from grace_server.index import jobs, reading, writing
+from grace_server.index import jobs, metadata, reading, writing
 from grace_server.index.checkpoint import Checkpoints, Identity
 from grace_server.index.document import Document, StoredSums, check_documents
 from grace_server.index.edges import Edges
@@ -34,6 +34,8 @@ DATABASE = "documents.sqlite"
 CHECKPOINTS = "checkpoints"
 FILTERS_CACHED = 16
 JOBS_KEPT_S = 7 * 24 * 3600.0  # after they finished, until a compaction
+BUILD_CHUNK = 512  # rows read at a time for a build: a larger chunk keeps searches waiting for the interpreter's lock
+UNCHECKED_SHARE = 0.1  # a merge that adds less than this to the last checkpoint is not worth writing all of it again
 RATIONALE_WEIGHT = 0.5  # of a word in the rationale, where one in the text counts 1: not yet measured
 
 
@@ -51,6 +53,8 @@ class Collection:
         self.created_at = float(values["created_at"])
         self.settings = CollectionSettings.from_json(values["settings"])
         store.set_durability(self.settings.durability)
+        if values.get("fields") != metadata.FORMAT:
+            store.write(metadata.rebuild)
         self.dimensions = int(values["dimensions"])
         self.fingerprint = values.get("fingerprint")
 
@@ -99,6 +103,7 @@ class Collection:
             "settings": settings.to_json(),
             "created_at": repr(edges.clock()),
             "dimensions": str(dimensions),
+            "fields": metadata.FORMAT,
         }
         if fingerprint is not None:
             values["fingerprint"] = fingerprint
@@ -216,7 +221,9 @@ class Collection:
         self.store.write(change)
 
     def maintain(self, work: Work | None = None) -> Work | None:
-        """Do what is due for the vector index (or `work`), then write a checkpoint. Searches and writes go on.
+        """Do what is due for the vector index (or `work`); then write a checkpoint, if much has changed since the last.
+
+        Searches and writes go on.
 
         Raises:
             Stopped: the collection is being closed.
@@ -231,7 +238,7 @@ class Collection:
         if (base := local.base) is None:
             self.checkpoints.forget()
             self.manifest = None
-        else:
+        elif work != "merge" or self.manifest is None or len(base) > (1 + UNCHECKED_SHARE) * self.manifest.rows:
             self.manifest = self.checkpoints.save(base, self.identity, covers_seq=seq)
         return work
 
@@ -305,7 +312,7 @@ class Collection:
 
     def _chunks(self) -> Iterable[tuple[Labels, Floats]]:
         with self.store.reading() as connection:
-            yield from reading.all_vectors(connection, dimensions=self.dimensions)
+            yield from reading.all_vectors(connection, dimensions=self.dimensions, chunk=BUILD_CHUNK)
 
     def _allowed(self, clause: Clause) -> Labels:
         """Labels that a filter lets through, remembered until the next change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from typing import Any, Literal
 from grace.rationale import read
 from grace.representation import FinishReason, Rationale, Segment
 from grace_server.index.errors import InvalidValue, TooLarge
-from grace_server.index.vectors import Floats, checked, to_blob
+from grace_server.index.metadata import Entry, entries
+from grace_server.index.vectors import Floats, checked, checked_together, to_blob
 
 Given = Literal["text", "rationale", "vector"]
 State = Literal["pending", "ready", "failed", "cancelled"]
@@ -23,6 +25,7 @@ MAX_METADATA_BYTES = 256 * 1024
 MAX_METADATA_DEPTH = 16
 MAX_BATCH = 10_000
 _INT64 = 2**63
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +37,7 @@ class DocumentInput:
     metadata: str  # canonical JSON
     rationale: str | None  # given by the caller
     vector: Floats | None  # (H,) given by the caller
+    entries: frozenset[Entry] = frozenset()  # of the metadata
 
     @property
     def given(self) -> Given:
@@ -94,11 +98,14 @@ def check_documents(
         raise InvalidValue("documents must hold at least one document", param="documents")
     if len(documents) > MAX_BATCH:
         raise TooLarge(f"documents holds {len(documents)}, the limit is {MAX_BATCH} a request", param="documents")
+    given = [i for i, document in enumerate(documents) if document.get("vector") is not None]
+    rows = checked_together([documents[i]["vector"] for i in given], dimensions=dimensions, normalize=normalize)
+    vectors = {} if rows is None else dict(zip(given, rows, strict=True))
     checked_ones: list[DocumentInput] = []
     first_at: dict[str, int] = {}
     for i, document in enumerate(documents):
         here = f"documents[{i}]"
-        one = _check(document, here, dimensions, normalize)
+        one = _check(document, here, dimensions, normalize, vectors.get(i))
         if (earlier := first_at.setdefault(one.id, i)) != i:
             raise InvalidValue(f"{here}.id is the same as documents[{earlier}].id", param=f"{here}.id")
         checked_ones.append(one)
@@ -122,7 +129,7 @@ def check_id(value: object, *, param: str) -> str:
     """
     if not isinstance(value, str) or not value:
         raise InvalidValue(f"{param} must be a text that is not empty", param=param)
-    if well_formed(value) != value or any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if well_formed(value) != value or _CONTROL.search(value):
         raise InvalidValue(f"{param} may not hold control characters or lone surrogates", param=param)
     if len(value.encode()) > MAX_ID_BYTES:
         raise InvalidValue(f"{param} is over the limit of {MAX_ID_BYTES} bytes", param=param)
@@ -156,7 +163,13 @@ def rationale_of(text: str, *, finish_reason: str | None, tokens: int, thinking_
     return read(text, (0,) * tokens, reasons.get(finish_reason or "", "given"), thinking_open=thinking_open)
 
 
-def _check(document: Mapping[str, Any], here: str, dimensions: int | None, normalize: bool) -> DocumentInput:
+def _check(
+    document: Mapping[str, Any],
+    here: str,
+    dimensions: int | None,
+    normalize: bool,
+    vector: Floats | None,  # (H,) if it is checked already
+) -> DocumentInput:
     text = document.get("text")
     if text is None and document.get("vector") is not None:
         text = ""
@@ -169,15 +182,16 @@ def _check(document: Mapping[str, Any], here: str, dimensions: int | None, norma
         raise InvalidValue(f"{here}.rationale must be a text", param=f"{here}.rationale")
     if rationale is not None and len(rationale) > MAX_TEXT_BYTES:
         raise TooLarge(f"{here}.rationale is over the limit of {MAX_TEXT_BYTES} bytes", param=f"{here}.rationale")
-    vector = document.get("vector")
+    metadata = document.get("metadata")
+    if vector is None and document.get("vector") is not None:
+        vector = checked(document["vector"], dimensions=dimensions, normalize=normalize, param=f"{here}.vector")
     return DocumentInput(
         id=check_id(document.get("id"), param=f"{here}.id"),
         text=well_formed(text),
-        metadata=canonical_metadata(document.get("metadata"), param=f"{here}.metadata"),
+        metadata=canonical_metadata(metadata, param=f"{here}.metadata"),
         rationale=None if rationale is None else well_formed(rationale),
-        vector=None
-        if vector is None
-        else checked(vector, dimensions=dimensions, normalize=normalize, param=f"{here}.vector"),
+        vector=vector,
+        entries=frozenset(entries(metadata)) if isinstance(metadata, dict) and metadata else frozenset(),
     )
 
 

@@ -4,7 +4,8 @@
     {"operator": "AND" | "OR" | "NOT", "conditions": [filter, ...]}       NOT means: not all of them
 
 Operators: == != > >= < <= in "not in" contains exists. Fields are keys of the metadata, nested with dots, with or
-without "meta." in front. Nothing of a filter ever becomes SQL text: paths and values are bound parameters.
+without "meta." in front. Each comparison is a look-up of entries (`metadata.py`). Nothing of a filter ever becomes SQL
+text: paths and values are bound parameters.
 
 What a comparison means (each is true or false, never unknown; `!=`, `not in` are the negation of `==`, `in`):
   ==        same JSON type and value; 1 equals 1.0, true equals only true; null also matches a missing key
@@ -15,26 +16,29 @@ What a comparison means (each is true or false, never unknown; `!=`, `not in` ar
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from grace_server.index.errors import InvalidValue
+from grace_server.index.metadata import (
+    DATE,
+    ELEMENT,
+    LONGEST_TEXT,
+    NUMBER,
+    Scalar,
+    instant,
+    path_of,
+    scalar_entry,
+)
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 64  # in all
-MAX_VALUES = 10_000  # of one `in`
+MAX_VALUES = 10_000  # of all `in` together: each is a bound parameter, of which SQLite takes 32,766
 
-Scalar = str | int | float | bool | None
 _COMPARISONS = (">", ">=", "<", "<=")
 _OPERATORS = ("==", "!=", *_COMPARISONS, "in", "not in", "contains", "exists")
 _LOGIC = ("AND", "OR", "NOT")
-_ISO = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def compile_filter(value: object, *, param: str = "filter") -> Clause:
 
 class _Compiler:
     def __init__(self) -> None:
-        self._conditions = 0
+        self._conditions = self._values = 0
 
     def filter(self, value: object, here: str, depth: int) -> Clause:
         if not isinstance(value, dict):
@@ -66,6 +70,9 @@ class _Compiler:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise InvalidValue(f"{here}: a filter may hold at most {MAX_CONDITIONS} conditions", param=here)
+        self._values += len(value["value"]) if isinstance(value.get("value"), list) else 0
+        if self._values > MAX_VALUES:
+            raise InvalidValue(f"{here}.value: a filter may hold at most {MAX_VALUES} values", param=f"{here}.value")
         operator = value.get("operator")
         expected = {"operator", "conditions"} if operator in _LOGIC else {"operator", "field", "value"}
         if not isinstance(operator, str) or operator not in (*_LOGIC, *_OPERATORS):
@@ -101,96 +108,77 @@ def _comparison(operator: str, field: object, value: object, here: str) -> Claus
             clause = _is_in(path, value, at)
             return clause if operator == "in" else _negated(clause)
         case "contains":
-            clause = _element_is(_scalar(value, at))
-            return Clause(
-                f"(EXISTS (SELECT 1 FROM json_each(document.metadata, ?) AS element WHERE "
-                f"json_type(document.metadata, ?) = 'array' AND {clause.sql}))",
-                (path, path, *clause.parameters),
-            )
+            return _contains(path, _scalar(value, at))
         case "exists":
             if not isinstance(value, bool):
                 raise InvalidValue(f"{at} must be true or false", param=at)
-            there = Clause("(coalesce(json_type(document.metadata, ?), 'null') <> 'null')", (path,))
-            return there if value else _negated(there)
+            return _exists(path) if value else _negated(_exists(path))
         case _:
             return _ordered(path, operator, value, at)
 
 
 def _ordered(path: str, operator: str, value: object, at: str) -> Clause:
     if isinstance(value, str):
-        if not is_date(value):
+        if (moment := instant(value)) is None:
             raise InvalidValue(f"{at}: {operator} takes a number or an ISO 8601 date, not another text", param=at)
-        # GLOB first: julianday() also reads "now" and bare numbers, which are no dates in metadata.
-        return Clause(
-            "(coalesce(json_type(document.metadata, ?) = 'text' AND json_extract(document.metadata, ?) GLOB ? AND "
-            f"julianday(json_extract(document.metadata, ?)) {operator} julianday(?), 0))",
-            (path, path, "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*", path, value),
-        )
+        return _found(f"kind = {DATE} AND value {operator} ?", path, moment)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidValue(f"{at}: {operator} takes a number or an ISO 8601 date", param=at)
-    return Clause(
-        "(coalesce(json_type(document.metadata, ?) IN ('integer', 'real') AND "
-        f"json_extract(document.metadata, ?) {operator} json_extract(?, '$'), 0))",
-        (path, path, json.dumps(_scalar(value, at))),
-    )
+    number = _scalar(value, at)
+    assert isinstance(number, int | float)  # what else a scalar may be was refused above
+    return _found(f"kind = {NUMBER} AND value {operator} ?", path, number)
 
 
 def _equals(path: str, value: Scalar) -> Clause:
-    match value:
-        case None:
-            return Clause("(coalesce(json_type(document.metadata, ?), 'null') = 'null')", (path,))
-        case bool():
-            return Clause("(coalesce(json_type(document.metadata, ?) = ?, 0))", (path, "true" if value else "false"))
-        case str():
-            return Clause(
-                "(coalesce(json_type(document.metadata, ?) = 'text' AND json_extract(document.metadata, ?) = ?, 0))",
-                (path, path, value),
-            )
-        case _:
-            # Through JSON on both sides: SQLite reads the two spellings of a number with the same code.
-            return Clause(
-                "(coalesce(json_type(document.metadata, ?) IN ('integer', 'real') AND "
-                "json_extract(document.metadata, ?) = json_extract(?, '$'), 0))",
-                (path, path, json.dumps(value)),
-            )
+    if value is None:
+        return _negated(_exists(path))
+    kind, kept = scalar_entry(value)
+    clause = _found(f"kind = {kind} AND value = ?", path, kept)
+    if not _is_long(value):
+        return clause
+    return _also(clause, "json_extract(document.metadata, ?) = ?", path, value)
 
 
 def _is_in(path: str, value: object, at: str) -> Clause:
     if not isinstance(value, list):
         raise InvalidValue(f"{at} must be a list", param=at)
-    if len(value) > MAX_VALUES:
-        raise InvalidValue(f"{at} may hold at most {MAX_VALUES} values", param=at)
     values = [_scalar(one, f"{at}[{i}]") for i, one in enumerate(value)]
-    texts = [one for one in values if isinstance(one, str)]
-    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
-    parts = [_equals(path, one) for one in {str(v): v for v in values if v is None or isinstance(v, bool)}.values()]
-    for types, some in (("'text'", texts), ("'integer', 'real'", numbers)):
-        if some:
-            parts.append(
-                Clause(
-                    f"(coalesce(json_type(document.metadata, ?) IN ({types}) AND "
-                    "json_extract(document.metadata, ?) IN (SELECT value FROM json_each(?)), 0))",
-                    (path, path, json.dumps(some, ensure_ascii=False)),
-                )
-            )
+    plain = [scalar_entry(one) for one in values if one is not None and not _is_long(one)]
+    parts = [_equals(path, one) for one in dict.fromkeys(one for one in values if one is None or _is_long(one))]
+    for kind in sorted({kind for kind, _ in plain}):
+        kept = list(dict.fromkeys(one for its, one in plain if its == kind))
+        parts.append(_found(f"kind = {kind} AND value IN ({', '.join('?' * len(kept))})", path, *kept))
     if not parts:
         return Clause("(0)", ())
     return Clause(f"({' OR '.join(p.sql for p in parts)})", tuple(x for p in parts for x in p.parameters))
 
 
-def _element_is(value: Scalar) -> Clause:
-    """The element of a list, as `json_each` gives it, equals a value."""
-    match value:
-        case None:
-            return Clause("element.type = 'null'", ())
-        case bool():
-            return Clause("element.type = ?", ("true" if value else "false",))
-        case str():
-            return Clause("element.type = 'text' AND element.value = ?", (value,))
-        case _:
-            return Clause(
-                "element.type IN ('integer', 'real') AND element.value = json_extract(?, '$')", (json.dumps(value),)
-            )
+def _contains(path: str, value: Scalar) -> Clause:
+    kind, kept = scalar_entry(value)
+    clause = _found(f"kind = {ELEMENT + kind} AND value = ?", path, kept)
+    if not _is_long(value):
+        return clause
+    element = "EXISTS (SELECT 1 FROM json_each(document.metadata, ?) AS element WHERE element.value = ?)"
+    return _also(clause, element, path, value)
+
+
+def _exists(path: str) -> Clause:
+    return _found(f"kind < {ELEMENT}", path)
+
+
+def _found(condition: str, path: str, *parameters: str | int | float) -> Clause:
+    """Documents with an entry at a path. The condition is our own text; what a caller gave is in the parameters."""
+    return Clause(f"(document.label IN (SELECT label FROM field WHERE path = ? AND {condition}))", (path, *parameters))
+
+
+def _also(clause: Clause, sql: str, path: str, value: Scalar) -> Clause:
+    """A second look at a text too long for its entry to hold it whole."""
+    assert isinstance(value, str)
+    return Clause(f"({clause.sql} AND {sql})", (*clause.parameters, path, value))
+
+
+def _is_long(value: Scalar) -> bool:
+    return isinstance(value, str) and len(value) >= LONGEST_TEXT
 
 
 def _negated(clause: Clause) -> Clause:
@@ -206,7 +194,7 @@ def _path(field: object, at: str) -> str:
         raise InvalidValue(f"{at}: {field[:60]!r} is not a metadata key, nested with single dots", param=at)
     if any(c in '"\\' or ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in field):
         raise InvalidValue(f"{at} may not hold quotes, backslashes or control characters", param=at)
-    return "$" + "".join(f'."{key}"' for key in keys)
+    return path_of(keys)
 
 
 def _scalar(value: object, at: str) -> Scalar:
@@ -225,15 +213,13 @@ def _scalar(value: object, at: str) -> Scalar:
 
 def is_date(text: str) -> bool:
     """Whether a text is an ISO 8601 date, with or without time and zone, that names a real day."""
-    if not _ISO.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+    return instant(text) is not None
 
 
 def matching(clause: Clause) -> tuple[str, tuple[Any, ...]]:
     """SQL and parameters that select the labels of searchable documents that a filter lets through."""
-    return f"SELECT label FROM document WHERE state = 'ready' AND {clause.sql}", clause.parameters
+    # This index alone answers it; by the table itself SQLite would read the pages that hold the texts.
+    return (
+        f"SELECT label FROM document INDEXED BY document_state WHERE state = 'ready' AND {clause.sql}",
+        clause.parameters,
+    )

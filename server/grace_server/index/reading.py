@@ -111,10 +111,8 @@ def vectors(connection: Connection, labels: Labels, *, dimensions: int) -> tuple
 
 def all_vectors(connection: Connection, *, dimensions: int, chunk: int = CHUNK) -> Iterator[tuple[Labels, Floats]]:
     """Labels (ascending) and vectors of all searchable documents, a chunk at a time."""
-    rows = connection.execute(
-        "SELECT vector.label, vector.vector FROM vector JOIN document USING (label) WHERE state = 'ready' "
-        "ORDER BY vector.label"
-    )
+    # Ready documents have a vector and no others do: to join the documents would read their texts from the disk.
+    rows = connection.execute("SELECT label, vector FROM vector ORDER BY label")
     while some := rows.fetchmany(chunk):
         labels = np.array([row[0] for row in some], dtype=np.int64)
         yield labels, from_blob(b"".join(row[1] for row in some), rows=len(some), width=dimensions)

@@ -34,7 +34,7 @@ class CollectionSettings:
     dimensions: int | None = None  # cut vectors to the first so many; None keeps all
     sums: Sums = "float32"
     durability: Durability = "FULL"  # SQLite's `synchronous`; NORMAL may lose the last commits when the power fails
-    flat_limit: int = 20_000  # rows up to which every vector is compared, which is exact
+    flat_limit: int = 50_000  # rows up to which every vector is compared, which is exact
     links: int = 32  # HNSW: neighbours per node
     build_width: int = 128  # HNSW: efConstruction
     search_width: int | None = None  # HNSW: efSearch; None: measured when the index is built

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,23 @@ def from_blob(blob: bytes, *, rows: int, width: int, precision: Precision = "flo
         raise StoreDamaged("a stored vector has the wrong length: restore a snapshot")
     values: Floats = np.frombuffer(blob, dtype=_DTYPES[precision]).reshape(-1, width).astype(np.float32)
     return values
+
+
+def checked_together(vectors: Sequence[object], *, dimensions: int | None, normalize: bool) -> Floats | None:
+    """(N, H), what `checked` makes of each, in a fraction of the time; None if one has to be looked at by itself."""
+    try:
+        rows: npt.NDArray[np.floating] = np.asarray(vectors, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if rows.ndim != 2 or rows.size == 0 or (dimensions is not None and rows.shape[1] != dimensions):
+        return None
+    if not (np.abs(rows).max(axis=1) <= np.finfo(np.float32).max).all():  # false also for NaN
+        return None
+    if normalize:
+        rows = unit(rows)
+        if not rows.any(axis=1).all():
+            return None
+    return rows.astype(np.float32)
 
 
 def checked(values: object, *, dimensions: int | None, normalize: bool, param: str) -> Floats:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grace_server.index import reading
+from grace_server.index import metadata, reading
 from grace_server.index.collection import Collection
 from grace_server.index.store import Connection
 
@@ -28,15 +28,18 @@ def verify(collection: Collection, *, repair: bool = False) -> Report:
     """Check everything that can be checked; make anew what is derived and wrong, if `repair`."""
     truth = [*collection.store.complaints(), *collection.store.read(lambda c: _documents(c, collection))]
     texts = [] if collection.store.text_index_is_right() else ["the text index differs from the texts"]
+    fields = [] if collection.store.read(metadata.is_right) else ["the entries of the metadata differ from it"]
     vectors = _vector_index(collection)
     checkpoints = collection.checkpoints.complaints(
         collection.identity, last_seq=collection.store.read(reading.last_seq)
     )
-    derived = (*texts, *vectors, *checkpoints)
+    derived = (*texts, *fields, *vectors, *checkpoints)
     if not (repair and derived):
         return Report(tuple(truth), derived)
     if texts:
         collection.store.rebuild_text_index()
+    if fields:
+        collection.store.write(metadata.rebuild)
     if checkpoints:
         collection.checkpoints.forget()
     if vectors or checkpoints:

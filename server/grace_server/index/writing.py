@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grace.representation import Rationale, Segment
-from grace_server.index import jobs
+from grace_server.index import jobs, metadata
 from grace_server.index.document import DocumentInput
 from grace_server.index.filters import Clause
 from grace_server.index.store import Connection
@@ -54,7 +54,7 @@ def upsert(
     before = _stored(connection, [document.id for document in documents])
     seq = _take_seq(connection, len(documents)) - len(documents)
     label = _last_label(connection)
-    rows, vectors, removed, replaced = [], [], [], []
+    rows, vectors, removed, replaced, fields = [], [], [], [], []
     unchanged = embedding = 0
     moved: dict[str, int] = defaultdict(int)  # pending documents that leave an earlier job
     for document in documents:
@@ -65,6 +65,8 @@ def upsert(
                 connection.execute(
                     "UPDATE document SET metadata = ?, seq = ? WHERE label = ?", (document.metadata, seq, old.label)
                 )
+                metadata.remove(connection, [(old.label, old.metadata)])
+                fields.append((old.label, document.entries))
             else:
                 unchanged += 1
             if old.state == "pending":
@@ -73,7 +75,7 @@ def upsert(
                 embedding += 1
             continue
         if old is not None:
-            replaced.append(old.label)
+            replaced.append(old)
             if old.state == "ready":
                 removed.append((old.label, seq))
             elif old.state == "pending":
@@ -97,15 +99,17 @@ def upsert(
                 document.rationale or "",
             )
         )
+        fields.append((label, document.entries))
         if document.vector is not None:
             vectors.append((label, document.vector))
-    connection.executemany("DELETE FROM document WHERE label = ?", [(one,) for one in replaced])
+    _drop(connection, replaced)
     connection.executemany("INSERT INTO tombstone VALUES (?, ?)", removed)
     connection.executemany(
         "INSERT INTO document (label, id, state, seq, job, content, given, fingerprint, finish_reason, metadata, text, "
         "rationale) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
+    metadata.add(connection, fields)
     connection.executemany("INSERT INTO vector VALUES (?, ?)", [(one, to_blob(vector)) for one, vector in vectors])
     for earlier, number in moved.items():
         jobs.count(connection, earlier, superseded=number, now=now)
@@ -215,7 +219,7 @@ def _pending(connection: Connection, labels: list[int]) -> dict[int, tuple[str, 
 def _delete(connection: Connection, doomed: list[_Stored], *, now: float) -> Change:
     seq = _take_seq(connection, len(doomed)) - len(doomed)
     buried = [(old.label, seq + i) for i, old in enumerate(doomed, start=1) if old.state == "ready"]
-    connection.executemany("DELETE FROM document WHERE label = ?", [(old.label,) for old in doomed])
+    _drop(connection, doomed)
     connection.executemany("INSERT INTO tombstone VALUES (?, ?)", buried)
     by_job: dict[str, int] = defaultdict(int)
     for old in doomed:
@@ -229,6 +233,11 @@ def _delete(connection: Connection, doomed: list[_Stored], *, now: float) -> Cha
         removed=np.array([label for label, _ in buried], dtype=np.int64),
         documents=len(doomed),
     )
+
+
+def _drop(connection: Connection, doomed: Sequence[_Stored]) -> None:
+    metadata.remove(connection, [(old.label, old.metadata) for old in doomed])
+    connection.executemany("DELETE FROM document WHERE label = ?", [(old.label,) for old in doomed])
 
 
 def _take_seq(connection: Connection, number: int) -> int:
