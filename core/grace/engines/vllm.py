@@ -47,6 +47,8 @@ class VllmOptions:
     enforce_eager: bool | None = None  # None: eager on a CPU, where compiling gains nothing, graphs on a GPU
     prefix_caching: bool = True  # of the instruction; never of what is pooled
     async_scheduling: bool | None = None  # None: as vLLM decides
+    metrics: bool = False  # keep vLLM's own, in prometheus_client's default registry of this process
+    model_label: str | None = None  # `model_name` in these; None: the checkpoint's name
     extra: Mapping[str, Any] = field(default_factory=dict)  # any other of vLLM's engine arguments
 
 
@@ -192,6 +194,7 @@ class VllmEngine:
         on_cpu = prepare_environment()
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.metrics.loggers import PrometheusStatLogger
 
         _check_version()
         arguments = AsyncEngineArgs(**self.engine_arguments(on_cpu))
@@ -204,7 +207,13 @@ class VllmEngine:
             kind = "GraceAsyncScheduler" if config.scheduler_config.async_scheduling else "GraceScheduler"
             config.scheduler_config.scheduler_cls = f"grace.engines.vllm_scheduler.{kind}"
             with _nameless_main():
-                return AsyncLLM.from_vllm_config(config, disable_log_stats=True, enable_log_requests=False)
+                # Given a logger of its own, vLLM leaves out the one that prints.
+                return AsyncLLM.from_vllm_config(
+                    config,
+                    disable_log_stats=True,
+                    enable_log_requests=False,
+                    stat_loggers=[PrometheusStatLogger] if self._options.metrics else None,
+                )
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
 
@@ -213,6 +222,7 @@ class VllmEngine:
         options = self._options
         arguments: dict[str, Any] = {
             "model": str(self._checkpoint.folder),
+            "served_model_name": options.model_label or self._checkpoint.name,
             "skip_tokenizer_init": True,  # prompts are ids, and decoding is ours
             "worker_cls": "grace.engines.vllm_worker.GraceWorker",
             "dtype": "float32" if options.dtype == "auto" and on_cpu else options.dtype,
