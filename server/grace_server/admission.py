@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from grace.representation import Job, Representation
-from grace_server import logs
+from grace_server import logs, tracing
 from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
 from grace_server.metrics import Metrics
 from grace_server.stop import Item, Stop, items_of
@@ -31,6 +31,14 @@ class Limits:
     generate_timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """A text inside the engine: since when, and its span."""
+
+    begin: float
+    span: tracing.StopSpan
+
+
 class Admission:
     """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few."""
 
@@ -46,9 +54,9 @@ class Admission:
 
     async def represent(self, job: Job) -> Representation:
         """Wait for a place, then ask the engine."""
-        async with self.reserve(job.tokens_needed), self._watched() as begin:
+        async with self.reserve(job.tokens_needed), self._watched() as inside:
             representation = await self._following.represent(job)
-        self._observe(job, representation, self._clock() - begin)
+            self._observe(job, representation, inside)
         return representation
 
     async def stream(self, job: Job) -> AsyncIterator[Item]:
@@ -56,12 +64,12 @@ class Admission:
         last: Item | None = None
         async with (
             self.reserve(job.tokens_needed),
-            self._watched() as begin,
+            self._watched() as inside,
             items_of(self._following, job) as items,
         ):
             async for last in items:
                 if isinstance(last, Representation):
-                    self._observe(job, last, self._clock() - begin)
+                    self._observe(job, last, inside)
                 yield last
 
     def check(self, jobs: Sequence[Job]) -> None:
@@ -96,7 +104,8 @@ class Admission:
             Overloaded: the queue is full.
             QueueTimeout: no place became free in time.
         """
-        await self._enter(tokens)
+        with tracing.span("admission", {"grace.tokens": tokens}):
+            await self._enter(tokens)
         try:
             yield
         finally:
@@ -205,13 +214,14 @@ class Admission:
         return max(1, min(_LONGEST_RETRY_S, math.ceil((len(self._waiting) + 1) / rate)))
 
     @asynccontextmanager
-    async def _watched(self) -> AsyncIterator[float]:
+    async def _watched(self) -> AsyncIterator[_Inside]:
         """The time inside the engine: it ends too late, or with the engine's death, as an error of its own."""
         scope = asyncio.timeout(self._limits.generate_timeout_s)
         self._inside.add(scope)
         try:
-            async with scope:
-                yield self._clock()
+            with tracing.span("generate") as span:
+                async with scope:
+                    yield _Inside(self._clock(), span)
         except TimeoutError:
             if self._down:
                 raise _down() from None
@@ -223,8 +233,14 @@ class Admission:
         finally:
             self._inside.discard(scope)
 
-    def _observe(self, job: Job, representation: Representation, seconds: float) -> None:
-        metrics = self._metrics
+    def _observe(self, job: Job, representation: Representation, inside: _Inside) -> None:
+        metrics, seconds = self._metrics, self._clock() - inside.begin
+        inside.span.note(
+            {
+                "gen_ai.usage.input_tokens": representation.prompt_tokens,
+                "gen_ai.usage.output_tokens": representation.completion_tokens,
+            }
+        )
         metrics.generate_seconds.observe(seconds)
         metrics.prompt_tokens.inc(representation.prompt_tokens)
         metrics.completion_tokens.inc(representation.completion_tokens)
@@ -232,6 +248,7 @@ class Admission:
             metrics.finished.labels(representation.rationale.finish_reason).inc()
             if job.max_new_tokens:
                 metrics.rationale_tokens.observe(representation.rationale.tokens)
+                inside.span.note({"grace.finish_reason": representation.rationale.finish_reason})
         if record := logs.current.get():
             record.generate_s = max(record.generate_s, seconds)
 

@@ -35,20 +35,31 @@ from grace_server.middleware.body import Body
 from grace_server.middleware.departure import Departure
 from grace_server.middleware.gate import Gate
 from grace_server.middleware.request_id import RequestId
+from grace_server.middleware.trace import Trace
 from grace_server.routes import docs, embed, explain, info, openai, playground, probes
 from grace_server.settings import Settings
 from grace_server.stop import Stop
+from grace_server.tracing import Tracing
 
 _OPEN_WHILE_CLOSED = (*probes.PATHS, *playground.PATHS, "/metrics", "/openapi.json", docs.PATH)
 _OPEN_WITHOUT_KEY = (*probes.PATHS, *playground.PATHS)
+_SILENT = (*probes.PATHS, "/metrics")  # asked every few seconds by those who watch: not traced
 _WATCH_S = 0.2  # how often the engine is asked whether it lives
 
 
-def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: Checkpoint | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    engine: Engine | None = None,
+    checkpoint: Checkpoint | None = None,
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """The service, as an ASGI application. The model is loaded when it starts, in the background.
 
-    Tests give an `engine` and a `checkpoint` of their own.
+    Tests give an `engine`, a `checkpoint` and a `tracing` of their own.
     """
+    if settings.tracing:
+        tracing = tracing or Tracing()
     metrics = Metrics()
     life = Life(metrics)
 
@@ -61,6 +72,8 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
             life.drain()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="GRACE",
@@ -82,6 +95,8 @@ def create_app(settings: Settings, *, engine: Engine | None = None, checkpoint: 
     app.add_middleware(Body, max_bytes=settings.max_body_bytes, metrics=metrics)
     app.add_middleware(Gate, life=life, always_open=_always_open, metrics=metrics)
     app.add_middleware(Auth, keys=settings.api_keys, open_paths=_OPEN_WITHOUT_KEY, metrics=metrics)
+    if tracing is not None:
+        app.add_middleware(Trace, tracing=tracing, silent=_SILENT)
     app.add_middleware(AccessLog, metrics=metrics, log_texts=settings.log_texts)
     app.add_middleware(RequestId)
     metrics.expect_routes(sorted(app.openapi()["paths"]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from grace.pooling import Floats, Pooling, combine
 from grace.representation import Job, Mode, Rationale, Representation, Role
-from grace_server import logs
+from grace_server import logs, tracing
 from grace_server.errors import InvalidValue, TooLarge
 from grace_server.house import House
 
@@ -77,10 +77,7 @@ async def embed(
     else:
         house.admission.check(flat)
         found = await _together(house, flat)
-    embedded = [
-        pool(house, group, tuple(found[at * options.n : (at + 1) * options.n]), options)
-        for at, group in enumerate(jobs)
-    ]
+    embedded = pool_all(house, jobs, found, options)
     note(house, embedded)
     return embedded
 
@@ -105,7 +102,18 @@ async def make_jobs(
     return jobs
 
 
-def pool(
+def pool_all(
+    house: House, jobs: Sequence[tuple[Job, ...]], found: Sequence[Representation], options: Options
+) -> list[Embedded]:
+    """The vectors of a request; `found` holds n representations for each text, one text after the other."""
+    with house.metrics.pool_seconds.time(), tracing.span("pool", {"grace.inputs": len(jobs)}):
+        return [
+            _pool(house, group, tuple(found[at * options.n : (at + 1) * options.n]), options)
+            for at, group in enumerate(jobs)
+        ]
+
+
+def _pool(
     house: House, jobs: tuple[Job, ...], representations: tuple[Representation, ...], options: Options
 ) -> Embedded:
     """One vector of n representations: of unit vectors the mean, so that every rationale weighs the same."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Engine
 from grace.prompt import Prompter
+from grace_server.house import served_name
 from grace_server.settings import Settings
 
 
@@ -26,6 +27,8 @@ def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) 
                     tensor_parallel_size=settings.tensor_parallel_size,
                     enforce_eager=settings.enforce_eager,
                     prefix_caching=settings.prefix_caching,
+                    metrics=settings.engine_metrics,
+                    model_label=served_name(settings),
                     extra=settings.engine_args,
                 ),
             )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from grace.representation import Job, Representation
+from grace_server import tracing
 from grace_server.metrics import Metrics
 from grace_server.stop import Item, Stop, items_of
 
@@ -30,11 +31,21 @@ class InFlight:
     async def represent(self, job: Job) -> Representation:
         """Join the flight of this job, or start it."""
         flight = self._flights.get(job)
-        if flight is None:
-            flight = self._flights[job] = _Flight(asyncio.create_task(self._following.represent(job)))
-            flight.task.add_done_callback(lambda task: self._landed(job, task))
-        else:
+        if flight is not None:
             self._metrics.shared.inc()
+            with tracing.span("shared"):
+                return await self._wait(job, flight)
+        flight = self._flights[job] = _Flight(asyncio.create_task(self._following.represent(job)))
+        flight.task.add_done_callback(lambda task: self._landed(job, task))
+        return await self._wait(job, flight)
+
+    async def stream(self, job: Job) -> AsyncIterator[Item]:
+        """Not shared: a second reader would have missed the beginning."""
+        async with items_of(self._following, job) as items:
+            async for item in items:
+                yield item
+
+    async def _wait(self, job: Job, flight: _Flight) -> Representation:
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
@@ -44,12 +55,6 @@ class InFlight:
                 # From here on nobody may join: a newcomer starts a flight of its own.
                 del self._flights[job]
                 flight.task.cancel()
-
-    async def stream(self, job: Job) -> AsyncIterator[Item]:
-        """Not shared: a second reader would have missed the beginning."""
-        async with items_of(self._following, job) as items:
-            async for item in items:
-                yield item
 
     def _landed(self, job: Job, task: asyncio.Task[Representation]) -> None:
         if (flight := self._flights.get(job)) is not None and flight.task is task:

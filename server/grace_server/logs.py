@@ -11,7 +11,7 @@ import sys
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -26,6 +26,8 @@ class Record:
     """What one request's log line will say besides route, status and time."""
 
     request_id: str = ""
+    trace_id: str = ""  # only with `tracing`
+    span_id: str = ""
     inputs: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -40,9 +42,27 @@ class Record:
 current: ContextVar[Record | None] = ContextVar("grace_request_record", default=None)
 
 
+class _OfRequest(logging.Filter):
+    """Puts the ids of the request that runs onto whatever is logged meanwhile, by whomever."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if (request := current.get()) is not None:
+            for name in ("request_id", "trace_id", "span_id"):
+                if (value := getattr(request, name)) and not hasattr(record, name):
+                    setattr(record, name, value)
+        return True
+
+
 def configure(level: str) -> None:
     """Send everything that is logged in this process to standard error as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    logging.basicConfig(handlers=[json_lines(sys.stderr)], level=level.upper(), force=True)
+    logging.getLogger("httpx").setLevel("WARNING")  # the hub client logs every file it looks for
+
+
+def json_lines(stream: TextIO) -> logging.Handler:
+    """Writes records to a stream, one JSON object a line."""
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(_OfRequest())
     handler.setFormatter(
         JsonFormatter(
             "%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -50,8 +70,7 @@ def configure(level: str) -> None:
             datefmt="%Y-%m-%dT%H:%M:%S%z",
         )
     )
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger("httpx").setLevel("WARNING")  # the hub client logs every file it looks for
+    return handler
 
 
 def failure(error: BaseException, request_id: str, *, log_texts: bool) -> None:

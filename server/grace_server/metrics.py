@@ -7,8 +7,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 REJECTIONS = ("queue_full", "queue_timeout", "too_large", "draining", "loading", "engine_down", "unauthorized")
 FINISH_REASONS = ("stop", "length", "given")
 LOOKUPS = ("hit", "miss", "error")
+METHODS = ("dense", "lexical", "hybrid")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_SHORT_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS[:11])
 _TOKENS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -28,6 +30,16 @@ class Metrics:
         self.queued_tokens = Gauge("grace_queued_tokens", "Their prompts and rationale budgets", registry=r)
         self.queue_seconds = Histogram("grace_queue_seconds", "Time in the queue", buckets=_SECONDS, registry=r)
         self.generate_seconds = Histogram("grace_generate_seconds", "Time in the engine", buckets=_SECONDS, registry=r)
+        self.pool_seconds = Histogram(
+            "grace_pool_seconds", "Time to make vectors of a request's states", buckets=_SHORT_SECONDS, registry=r
+        )
+        self.search_seconds = Histogram(
+            "grace_search_seconds",
+            "Time to find the hits of a request, its queries embedded",
+            ("method",),
+            buckets=_SHORT_SECONDS,
+            registry=r,
+        )
         self.cancelled = Counter("grace_cancelled", "Generations stopped because every caller left", registry=r)
         self.prompt_tokens = Counter("grace_prompt_tokens", "Prompt tokens that went through the engine", registry=r)
         self.completion_tokens = Counter("grace_completion_tokens", "Tokens sampled by the engine", registry=r)
@@ -46,6 +58,8 @@ class Metrics:
             self.finished.labels(reason)
         for result in LOOKUPS:
             self.cache_lookups.labels(result)
+        for method in METHODS:
+            self.search_seconds.labels(method)
 
     def expect_routes(self, routes: list[str]) -> None:
         """Create the series of each route before its first request."""

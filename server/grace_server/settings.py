@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -95,7 +96,9 @@ class Settings(BaseSettings):
     cache: bool = Field(True, description="keep representations on disk; texts are never stored")
     cache_max_mib: int = Field(2048, ge=1, description="size of the cache on disk")
 
-    # Logs
+    # What is told
+    engine_metrics: bool = Field(True, description="vLLM: add its own metrics to /metrics")
+    tracing: bool = Field(False, description="send OpenTelemetry spans to where the OTEL_* variables say")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity logged")
     log_texts: bool = Field(False, description="write input texts and rationales to the log")
 
@@ -103,6 +106,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("tracing")
+    @classmethod
+    def _installed(cls, value: bool) -> bool:
+        if value and find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+            raise ValueError("spans need the packages of an extra: pip install 'grace-embed[tracing]'")
+        return value
 
     @field_validator("engine_args", mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from grace.prompt import Prompter
 from grace_server import cli
 from grace_server.app import create_app
 from grace_server.settings import Settings
+from grace_server.tracing import Tracing
 from tests.support.models import make_model
 
 
@@ -72,11 +73,13 @@ async def serve(checkpoint: Checkpoint, prompter: Prompter, tmp_path: Path) -> A
     """Start a service, in process unless `live`. Starting another one is a restart: it finds the same data folder."""
     async with AsyncExitStack() as stack:
 
-        async def start(*, seconds: float = 0.0, live: bool = False, **settings: Any) -> Service:
+        async def start(
+            *, seconds: float = 0.0, live: bool = False, tracing: Tracing | None = None, **settings: Any
+        ) -> Service:
             await stack.aclose()
             chosen = Settings(**{"data_dir": tmp_path / "data", "model": str(checkpoint.folder), "port": 0, **settings})
             engine = FakeEngine(prompter, seconds_per_text=seconds)
-            app = create_app(chosen, engine=engine, checkpoint=checkpoint)
+            app = create_app(chosen, engine=engine, checkpoint=checkpoint, tracing=tracing)
             opened = _live(app, chosen, engine) if live else _in_process(app, chosen, engine)
             return await stack.enter_async_context(opened)
 

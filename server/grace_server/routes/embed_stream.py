@@ -8,7 +8,7 @@ from typing import Any
 
 from grace.representation import Job, Representation
 from grace_server import logs
-from grace_server.embedding import Embedded, Options, make_jobs, note, pool
+from grace_server.embedding import Options, make_jobs, note, pool_all
 from grace_server.errors import InvalidValue, envelope, translate
 from grace_server.house import House
 from grace_server.routes.shapes import Encoding, dumps, embed_item, embed_usage
@@ -70,7 +70,7 @@ async def _events(
 def _last_events(
     house: House, job: Job, representation: Representation, options: Options, encoding: Encoding, explain: bool
 ) -> list[bytes]:
-    embedded: Embedded = pool(house, (job,), (representation,), options)
+    [embedded] = pool_all(house, [(job,)], [representation], options)
     note(house, [embedded])
     item = embed_item(0, embedded, encoding, explain=explain, dimensions=options.dimensions)
     done = {

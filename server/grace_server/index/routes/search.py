@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from grace.representation import Mode, Source
+from grace.representation import Mode
 from grace_server.errors import problems
 from grace_server.index.errors import InvalidValue
-from grace_server.index.explanation import Explanation, Piece
 from grace_server.index.filters import compile_filter
+from grace_server.index.routes.explanation import ExplanationOut, MeanOut, explanation_out, mean_out
 from grace_server.index.routes.shapes import RationaleOut, Strict, indexes_of, rationale_out
 from grace_server.index.searching import Answer, Hit, Method, Options, Place
 
@@ -34,7 +34,9 @@ class SearchIn(Strict):
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         None, description="leave out hits with a lower score"
     )
-    explain: bool = False
+    explain: bool = Field(False, description="take the score of every hit apart")
+    centred: bool = Field(False, description="beside it, take the index's mean off both vectors; needs `explain`")
+    top_pairs: Annotated[int, Field(ge=0, le=1000)] = Field(10, description="pairs listed in each explanation")
 
 
 class QueryOut(BaseModel):
@@ -44,41 +46,12 @@ class QueryOut(BaseModel):
     rationale: RationaleOut | None
 
 
-class PieceOut(BaseModel):
-    """A segment of the query or the document; offsets are into its text or its rationale."""
-
-    source: Source
-    text: str
-    start: int
-    end: int
-    contribution: float = Field(description="to the score: the sum of its pairs")
-    without: float | None = Field(
-        description="the score with its sum left out; null if nothing would be left, and under metric `dot`"
-    )
-
-
-class PairOut(BaseModel):
-    """What a segment of the query and one of the document add to the score, by their places in the lists."""
-
-    query: int
-    document: int
-    contribution: float
-
-
-class ExplanationOut(BaseModel):
-    """All pairs; their contributions add up to `score`. Exact arithmetic of the score, not a claim about causes."""
-
-    score: float
-    query: list[PieceOut]
-    document: list[PieceOut]
-    pairs: list[PairOut]
-
-
 class PlaceOut(BaseModel):
     """Rank and score of a hit in one of the lists that a hybrid search fuses."""
 
     rank: int
     score: float
+    contribution: float = Field(description="to the fused score, which is the sum of both lists'")
 
 
 class HitOut(BaseModel):
@@ -109,6 +82,7 @@ class SearchOut(BaseModel):
     exact: bool = Field(description="true only if no other document could belong here")
     timing_ms: TimingOut
     hits: list[HitOut]
+    mean: MeanOut | None = Field(None, description="what centred explanations took off")
 
 
 class SearchesOut(BaseModel):
@@ -129,13 +103,15 @@ async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
         clause=None if body.filter is None else compile_filter(body.filter),
         threshold=body.threshold,
         explain=body.explain,
+        centred=body.centred,
+        top_pairs=body.top_pairs,
     )
     answers, embed_ms, search_ms = await indexes_of(request).search(
         body.index, texts=texts, vectors=vectors, options=options
     )
     request.app.state.metrics.search_seconds.labels(body.method).observe(search_ms / 1000)
     timing = TimingOut(embed=round(embed_ms, 3), search=round(search_ms, 3))
-    results = [_answer(answer, timing) for answer in answers]
+    results = [_answer(body.index, answer, timing) for answer in answers]
     return SearchesOut(results=results) if several else results[0]
 
 
@@ -156,12 +132,13 @@ def _questions(body: SearchIn) -> tuple[list[str | None], list[object], bool]:
     return texts, vectors, several
 
 
-def _answer(answer: Answer, timing: TimingOut) -> SearchOut:
+def _answer(index: str, answer: Answer, timing: TimingOut) -> SearchOut:
     return SearchOut(
         query=QueryOut(text=answer.text, rationale=rationale_out(answer.rationale)),
         exact=answer.exact,
         timing_ms=timing,
         hits=[_hit(hit) for hit in answer.hits],
+        mean=None if answer.mean is None else mean_out(index, answer.mean),
     )
 
 
@@ -174,30 +151,10 @@ def _hit(hit: Hit) -> HitOut:
         rationale=rationale_out(hit.document.rationale),
         dense=_place(hit.dense),
         lexical=_place(hit.lexical),
-        explanation=None if hit.explanation is None else _explanation(hit.explanation),
+        explanation=None if hit.explanation is None else explanation_out(hit.explanation),
         not_explained=hit.not_explained,
     )
 
 
 def _place(place: Place | None) -> PlaceOut | None:
-    return None if place is None else PlaceOut(rank=place.rank, score=place.score)
-
-
-def _explanation(explanation: Explanation) -> ExplanationOut:
-    return ExplanationOut(
-        score=explanation.score,
-        query=[_piece(piece) for piece in explanation.query],
-        document=[_piece(piece) for piece in explanation.document],
-        pairs=[PairOut(query=p.query, document=p.document, contribution=p.contribution) for p in explanation.pairs],
-    )
-
-
-def _piece(piece: Piece) -> PieceOut:
-    return PieceOut(
-        source=piece.source,
-        text=piece.text,
-        start=piece.start,
-        end=piece.end,
-        contribution=piece.contribution,
-        without=piece.without,
-    )
+    return None if place is None else PlaceOut(rank=place.rank, score=place.score, contribution=place.contribution)
