@@ -5,7 +5,10 @@ Mean pooling is linear, so with segment sums S_i (document A, n tokens, mean a) 
     cos(a, b) = sum over i, j of  S_i . T_j / (n m |a| |b|)
 
 The table adds up to the score; it says how the number is made up, not what caused the model's states.
-S, R segments of the two sides, H hidden size.
+S, R segments of the two sides, H hidden size, D <= H dimensions kept.
+
+Every function takes any rows whose sum has the direction of the vector that was served: segment sums, or what
+`centred` and `fitted` make of them.
 """
 
 from __future__ import annotations
@@ -95,3 +98,51 @@ def without_each(
         float(dot / (length * other)) if len(a) > 1 and other > 0 and length > least else None
         for dot, length in zip(dots.tolist(), lengths.tolist(), strict=True)
     ]
+
+
+def centred(
+    sums: npt.NDArray[np.floating],  # (S, H) segment sums of one side
+    weights: npt.NDArray[np.floating],  # (S,) the segments' shares of its tokens, adding up to 1
+    mean: npt.NDArray[np.floating],  # (D,) of unit vectors: the direction they have in common
+    *,
+    dimensions: int | None = None,
+) -> Floats:
+    """(S, D) rows that add up to the side's unit vector less the mean; every token gives up the same piece of it.
+
+    With v = s / |s| and v' = v - mean, the centred cosine is cos(v'_a, v'_b), and `contributions` of these rows adds up
+    to it: S_i / |s| - w_i mean sums to v - mean. A side without length gives zeros.
+    """
+    rows = np.asarray(sums, dtype=np.float64)[:, :dimensions]
+    length = float(np.linalg.norm(rows.sum(axis=0)))
+    if length == 0.0:
+        return np.zeros_like(rows)
+    return np.asarray(rows / length - np.outer(weights, np.asarray(mean, dtype=np.float64)))
+
+
+def fitted(
+    sums: npt.NDArray[np.floating],  # (S, H) segment sums, as float16 gives them back
+    weights: npt.NDArray[np.floating],  # (S,) the segments' shares of its tokens, adding up to 1
+    vector: npt.NDArray[np.floating],  # (D,) the vector that was served
+) -> Floats:
+    """(S, D) rows that add up to exactly the direction of `vector`: what rounding took is spread over the tokens.
+
+    Sums kept in half precision miss the served score by more than 1e-5; the vector itself is kept in full.
+    """
+    rows = np.asarray(sums, dtype=np.float64)[:, : len(vector)]
+    total, wide = rows.sum(axis=0), np.asarray(vector, dtype=np.float64)
+    length = float(np.linalg.norm(wide))
+    if length == 0.0:
+        return np.zeros_like(rows)
+    scale = float(total @ wide) / length  # of the sums, where the vector is at length 1
+    return np.asarray(rows + np.outer(weights, wide / length * scale - total))
+
+
+def by_token(
+    dots: npt.NDArray[np.floating],  # (T,) inner products of the pooled states with the other side's vector
+    *,
+    length: float,  # of the sum of these states, over the dimensions compared
+    other: float,  # length of the other side's vector
+) -> Floats:
+    """(T,) what each token adds to the cosine: t . v / (n |mean| |v|), n |mean| being the length of the sum."""
+    scale = length * other
+    return np.asarray(dots, dtype=np.float64) / scale if scale > 0 else np.zeros(len(dots))

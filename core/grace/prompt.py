@@ -9,12 +9,13 @@ so that nothing in it can close its turn or open another. Only the text is ever 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 from transformers import AutoTokenizer
 
 from grace import rationale, sentences
@@ -162,6 +163,11 @@ class Prompter:
     def decode(self, ids: tuple[int, ...]) -> str:
         """The text of generated ids, think tags included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text each id adds, "" where a character is still in the making."""
+        decoder, backend = DecodeStream(skip_special_tokens=False), self.tokenizer.backend_tokenizer
+        return [decoder.step(backend, i) or "" for i in ids]
 
     def rationale_segments(self, written: Rationale, *, pooled: int | None = None) -> list[Segment]:
         """Segments of a rationale's first `pooled` tokens (all by default), cut where the engines cut."""

@@ -5,7 +5,8 @@ Letters in shapes: S segments, H hidden size, T tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -69,6 +70,7 @@ class Job:
     truncated: bool = False
     given: Rationale | None = None
     thinking_open: bool = False  # the template itself opened <think>
+    probe: bytes = b""  # (H,) float32: the pooled states' inner products with it are wanted, too
 
     @property
     def input_tokens(self) -> int:
@@ -97,6 +99,7 @@ class Representation:
     completion_tokens: int  # sampled, the stop token included
     truncated: bool
     cached: bool = field(default=False)
+    dots: Floats | None = field(default=None, repr=False)  # (T,) of each pooled state with the job's probe
 
     @property
     def counts(self) -> Ints:
@@ -115,6 +118,33 @@ class Representation:
             InvalidInput: the pooling has no token to pool, or `dimensions` is not in 1..H.
         """
         return _pooling.pool(self, pooling, dimensions=dimensions, normalize=normalize)
+
+
+def replay(job: Job, written: Sequence[int], segments: tuple[Segment, ...], probe: Floats) -> Job:
+    """The job that runs a text once more with the rationale it got, and takes the states' inner products with `probe`.
+
+    One prefill pass over the very ids that were pooled: nothing is written, and no text is tokenised again. Of a
+    rationale that ran into its budget the last token was never pooled; it is left away here, too.
+
+    written: token ids of the rationale that was written for the job; none for a given one, which its prompt holds.
+    segments: what was pooled, as the representation tells.
+    probe: (H,) of the hidden size; zeros beyond the dimensions that are compared.
+    """
+    pooled = sum(segment.tokens for segment in segments) - (len(job.prompt_ids) - job.pooled_from)
+    return replace(
+        job,
+        prompt_ids=(*job.prompt_ids, *written[:pooled]),
+        segments=segments,
+        max_new_tokens=0,
+        temperature=0.0,
+        sample=0,
+        probe=np.ascontiguousarray(probe, dtype="<f4").tobytes(),
+    )
+
+
+def written_ids(job: Job, made: Representation) -> tuple[int, ...]:
+    """Token ids of the rationale that was written for a job; none if it was given, or there is none."""
+    return made.rationale.token_ids if made.rationale and job.max_new_tokens else ()
 
 
 def segment_text(segment: Segment, *, text: str, rationale: Rationale | None) -> str:

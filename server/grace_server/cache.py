@@ -64,7 +64,9 @@ class Cache:
         self._thread.shutdown(wait=True)
 
     async def represent(self, job: Job) -> Representation:
-        """From disk, or from the next stop and then to disk."""
+        """From disk, or from the next stop and then to disk. What is probed is not kept: it is asked for once."""
+        if job.probe:
+            return await self._following.represent(job)
         key = records.key_of(job, self._identity)
         if found := await self._look_up(key, job):
             return found

@@ -18,7 +18,7 @@ from grace.checkpoint import Checkpoint
 from grace.engines.vllm import VllmEngine, VllmOptions
 from grace.pooling import POOLINGS
 from grace.prompt import Prompter
-from grace.representation import Job, Representation
+from grace.representation import Job, Representation, replay, written_ids
 from tests.conftest import ModelFolder
 from tests.support.models import SENTENCES, Family
 
@@ -179,6 +179,25 @@ async def test_direct_mode_and_given_rationales(bench: Bench) -> None:
     jobs += [bench.prompter.job(text, given="<think>A river. A harbour.</think>It flows!") for text in bench.texts(8)]
     for job, answer in zip(jobs, await bench.all(jobs), strict=True):
         bench.check(job, answer)
+
+
+async def test_a_probe_meets_every_pooled_state_of_a_text_and_its_rationale(bench: Bench) -> None:
+    rng = np.random.default_rng(0)
+    probe = rng.standard_normal(bench.prompter.checkpoint.hidden_size).astype(np.float32)
+    jobs = [bench.prompter.job(text, max_rationale_tokens=1 + 9 * i) for i, text in enumerate(bench.texts(6))]
+    jobs += [bench.prompter.job(SENTENCES, mode="direct"), bench.prompter.job("A river.", given="It flows. It ends.")]
+    made = await bench.all(jobs)
+    again = await bench.all(
+        [replay(job, written_ids(job, got), got.segments, probe) for job, got in zip(jobs, made, strict=True)]
+    )
+    for first, second in zip(made, again, strict=True):
+        assert first.dots is None
+        assert second.dots is not None
+        assert len(second.dots) == first.pooled_tokens
+        tokens = [dots.sum() for dots in np.split(second.dots.astype(np.float64), np.cumsum(first.counts)[:-1])]
+        scale = np.linalg.norm(first.sums, axis=1).max() * np.linalg.norm(probe)
+        tolerance = 1e-5 if bench.case.options.dtype == "float32" else 0.05
+        np.testing.assert_allclose(np.array(tokens) / scale, first.sums @ probe / scale, atol=tolerance)
 
 
 async def test_hostile_texts(bench: Bench) -> None:

@@ -89,10 +89,10 @@ async def test_an_explanation_adds_up_to_the_score_also_after_a_restart(
         assert service.engine.calls == 1
         for hit in answer["hits"]:
             explanation = hit["explanation"]
-            total = sum(pair["contribution"] for pair in explanation["pairs"])
+            total = np.sum(explanation["table"])
             assert total == pytest.approx(hit["score"], rel=1e-5, abs=1e-5)
             assert explanation["document"][0]["text"].strip() in TEXTS[hit["id"]]
-            assert len(explanation["pairs"]) == len(explanation["query"]) * len(explanation["document"])
+            assert np.shape(explanation["table"]) == (len(explanation["query"]), len(explanation["document"]))
 
 
 async def test_what_cannot_be_explained_says_why(open_service: OpenService) -> None:

@@ -72,6 +72,7 @@ def assemble(
     sums: npt.NDArray[np.float32],  # (S, H), the prompt's segments first, then the rationale's
     counts: npt.NDArray[np.integer],  # (S,) states summed per segment
     last: npt.NDArray[np.float32],  # (H,)
+    dots: npt.NDArray[np.float32] | None = None,  # (T,) of the pooled positions with the job's probe
 ) -> Representation:
     """Put names to an engine's sums, and refuse them if a state is missing or too many.
 
@@ -82,6 +83,9 @@ def assemble(
     expected = [segment.tokens for segment in segments]
     if counts.tolist() != expected:
         raise StateMismatch(f"pooled {counts.tolist()} states per segment, expected {expected}")
+    if job.probe and (dots is None or len(dots) != sum(expected)):
+        found = "no" if dots is None else len(dots)
+        raise StateMismatch(f"{found} states met the probe, expected {sum(expected)}")
     return Representation(
         segments=segments,
         sums=sums,
@@ -91,6 +95,7 @@ def assemble(
         input_tokens=job.input_tokens,
         completion_tokens=len(generated),
         truncated=job.truncated,
+        dots=dots,
     )
 
 
@@ -117,4 +122,5 @@ def assemble_states(
         sums=np.stack([wide[a:b].sum(axis=0) for a, b in itertools.pairwise(bounds)]).astype(np.float32),
         counts=np.array(lengths),
         last=states[-1],
+        dots=(wide @ np.frombuffer(job.probe, "<f4").astype(np.float64)).astype(np.float32) if job.probe else None,
     )

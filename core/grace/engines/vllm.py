@@ -21,7 +21,7 @@ from tokenizers.decoders import DecodeStream
 from grace import prompt
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble
-from grace.errors import EngineDead, EngineError, StateMismatch, UnsupportedModel
+from grace.errors import EngineDead, EngineError, InvalidInput, StateMismatch, UnsupportedModel
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
 
@@ -160,6 +160,10 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        if job.probe and len(job.probe) != 4 * self._checkpoint.hidden_size:
+            raise InvalidInput(
+                f"a probe has {self._checkpoint.hidden_size} float32 numbers, not {len(job.probe)} bytes", param="probe"
+            )
         ends = np.cumsum([job.pooled_from, *(segment.tokens for segment in job.segments)])[1:]
         return SamplingParams(
             temperature=job.temperature,
@@ -170,7 +174,7 @@ class VllmEngine:
             stop_token_ids=list(self._prompter.stop_ids),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA if pieces else RequestOutputKind.FINAL_ONLY,
-            extra_args={"grace": [job.pooled_from, *ends.tolist()]},
+            extra_args={"grace": [job.pooled_from, *ends.tolist()]} | ({"grace_probe": job.probe} if job.probe else {}),
         )
 
     def _representation(self, job: Job, generated: tuple[int, ...], output: RequestOutput) -> Representation:
@@ -188,6 +192,7 @@ class VllmEngine:
             sums=np.frombuffer(sums["sums"], dtype=np.float32).reshape(len(counts), -1),
             counts=counts,
             last=np.frombuffer(sums["last"], dtype=np.float32),
+            dots=np.frombuffer(sums["dots"], dtype=np.float32) if "dots" in sums else None,
         )
 
     def _build(self) -> AsyncLLM:

@@ -16,6 +16,7 @@ from vllm import __version__ as vllm_version
 from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 
+from grace.engines.probes import Probes
 from grace.engines.segment_sums import Pooled, SegmentSums, Sums
 
 if current_platform.is_cpu():
@@ -25,6 +26,7 @@ else:
 
 CONFIG_KEY = "grace"  # in vLLM's additional_config: what the worker must know of the checkpoint
 REQUEST_KEY = "grace"  # in a request's extra_args: start, then the segment ends of the prompt
+PROBE_KEY = "grace_probe"  # there, too, if wanted: a vector whose inner products with the prompt's states are asked for
 OUTPUT_ATTRIBUTE = "grace_sums"  # on ModelRunnerOutput: request id -> plain values that survive pickling and msgpack
 
 
@@ -32,6 +34,7 @@ class GraceWorker(Worker):
     """vLLM's worker, which also keeps segment sums."""
 
     _sums: SegmentSums | None = None
+    _probes: Probes
     _limits: dict[str, tuple[int, int]]  # request -> prompt tokens, max new tokens
     _reached: dict[str, int]  # request -> positions computed once the step in hand has run
     _resumed: int = 0
@@ -57,6 +60,7 @@ class GraceWorker(Worker):
             segment_end_ids=known["segment_end_ids"],
             device=self.device,
         )
+        self._probes = Probes(self.device)
         if self.device.type == "cuda":
             self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         if vllm_version.startswith("0.26"):
@@ -78,7 +82,9 @@ class GraceWorker(Worker):
         output = super().sample_tokens(grammar_output)
         if self._sums is None:
             return output
-        step = _Step(self._sums, dict(self._reached), dict(self._limits), self._stop_ids, self._copies)
+        step = _Step(
+            self._sums, self._probes.held(), dict(self._reached), dict(self._limits), self._stop_ids, self._copies
+        )
         if isinstance(output, AsyncModelRunnerOutput):
             return _WithSums(output, step)
         if isinstance(output, ModelRunnerOutput):
@@ -114,16 +120,20 @@ class GraceWorker(Worker):
         assert self._sums is not None
         over: Iterable[str] = scheduler_output.finished_req_ids
         self._sums.release(list(over))
+        self._probes.release(list(over))
         for key in over:
             self._limits.pop(key, None)
         self._reached.clear()
         scheduled: dict[str, int] = scheduler_output.num_scheduled_tokens
         new: dict[str, Pooled] = {}
         for request in scheduler_output.scheduled_new_reqs:
-            spans = ((request.sampling_params and request.sampling_params.extra_args) or {}).get(REQUEST_KEY)
+            extra = (request.sampling_params and request.sampling_params.extra_args) or {}
+            spans = extra.get(REQUEST_KEY)
             if spans is None:
                 continue  # vLLM's own warm-up
             prompt_tokens = len(request.prompt_token_ids)
+            if PROBE_KEY in extra:
+                self._probes.admit(request.req_id, extra[PROBE_KEY], start=spans[0], prompt_tokens=prompt_tokens)
             new[request.req_id] = Pooled(spans[0], prompt_tokens, tuple(spans[1:]))
             self._limits[request.req_id] = (prompt_tokens, request.sampling_params.max_tokens)
             self._cached_tokens += request.num_computed_tokens
@@ -146,6 +156,7 @@ class GraceWorker(Worker):
         # The runner's order, never the scheduler's: rows lie as the runner laid them.
         rows = [(key, scheduled[key]) for key in order if key in scheduled]
         self._sums.add(state.hidden_states, positions, input_ids, rows)
+        self._probes.add(state.hidden_states, positions, rows)
 
 
 class _Step:
@@ -154,12 +165,13 @@ class _Step:
     def __init__(
         self,
         sums: SegmentSums,
+        dots: dict[str, torch.Tensor],
         reached: dict[str, int],
         limits: dict[str, tuple[int, int]],
         stop_ids: frozenset[int],
         copies: torch.cuda.Stream | None,
     ) -> None:
-        self._sums, self._reached, self._limits, self._stop_ids = sums, reached, limits, stop_ids
+        self._sums, self._dots, self._reached, self._limits, self._stop_ids = sums, dots, reached, limits, stop_ids
         self._copies = copies
         self._added: Any = None
         if copies is not None:
@@ -176,12 +188,18 @@ class _Step:
         if not ended:
             return  # the output may be a shared empty one: leave it alone
         if self._copies is None:
-            read = self._sums.read(ended)
+            read = self._read(ended)
         else:
             with torch.cuda.stream(self._copies):
                 self._copies.wait_event(self._added)
-                read = self._sums.read(ended)
-        setattr(output, OUTPUT_ATTRIBUTE, {key: _plain(sums) for key, sums in read.items()})
+                read = self._read(ended)
+        setattr(output, OUTPUT_ATTRIBUTE, read)
+
+    def _read(self, keys: list[str]) -> dict[str, dict[str, Any]]:
+        read = {key: _plain(sums) for key, sums in self._sums.read(keys).items()}
+        for key in read.keys() & self._dots.keys():
+            read[key]["dots"] = self._dots[key].cpu().numpy().tobytes()
+        return read
 
     def _ends(self, key: str, token: int) -> bool:
         """The rule of vLLM, for the requests our front end makes: a stop id, or the budget spent."""

@@ -79,7 +79,7 @@ class StoredSums:
     """What explanations of a document are computed from."""
 
     segments: tuple[Segment, ...]
-    sums: Floats  # (S, H)
+    sums: Floats  # (S, H), of float16 ones up to a factor they have in common
 
 
 def check_documents(

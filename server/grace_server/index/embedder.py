@@ -140,7 +140,10 @@ class Embedder:
         made = await self._model.embed(
             self._collection, waiting.text, role="document", mode=settings.document_mode, given=waiting.rationale
         )
-        keeps = settings.sums != "none"
+        sums = None if settings.sums == "none" else made.representation.sums
+        if sums is not None and settings.sums == "float16":
+            # Sums of many tokens could pass what half precision can hold; explanations know no common factor.
+            sums = sums / made.representation.pooled_tokens
         return Embedded(
             label=waiting.label,
             vector=made.vector,
@@ -148,7 +151,7 @@ class Embedder:
             thinking_open=made.job.thinking_open,
             truncated=made.representation.truncated,
             segments=made.representation.segments,
-            sums=made.representation.sums if keeps else None,
+            sums=sums,
             precision="float16" if settings.sums == "float16" else "float32",
         )
 

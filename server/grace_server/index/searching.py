@@ -138,45 +138,35 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
         for label, score in zip(ranked.labels.tolist(), ranked.scores.tolist(), strict=True)
         if label in documents and (options.threshold is None or score >= options.threshold)
     ]
-    places = {
-        name: _places(neighbours, weight)
-        for (name, neighbours), weight in zip(lists.items(), FUSION_WEIGHTS, strict=True)
-        if len(lists) > 1
-    }
     page = found[options.offset : options.offset + options.k]
-    dense, words = ({label: places.get(name, {}).get(label) for label, _ in page} for name in ("dense", "lexical"))
-    mean = collection.mean() if _centres(collection, options) else None
-    explained: list[Explanation | str | None] = [None] * len(page)
+    places: dict[str, dict[int, Place]] = {"dense": {}, "lexical": {}}
+    if len(lists) > 1:
+        for name, weight in zip(("dense", "lexical"), FUSION_WEIGHTS, strict=True):
+            places[name] = _places(lists[name], weight)
+    dense, words = places["dense"], places["lexical"]
+    explained: list[Explanation | str] | None = None
+    mean = None
     if options.explain:
-        scores = {label: score if options.method == "dense" else None for label, score in page}
-        scores |= {label: place.score for label, place in dense.items() if place}
-        explained = list(
-            explain(
-                collection,
-                question.made,
-                [Found(documents[label], scores[label]) for label, _ in page],
-                ranked=options.method == "dense",
-                top_pairs=options.top_pairs,
-                mean=mean,
-            )
+        mean = collection.mean() if options.centred and collection.settings.metric == "cosine" else None
+        scores = dict(page) if options.method == "dense" else {label: place.score for label, place in dense.items()}
+        explained = explain(
+            collection,
+            question.made,
+            [Found(documents[label], scores.get(label)) for label, _ in page],
+            ranked=options.method == "dense",
+            top_pairs=options.top_pairs,
+            mean=mean,
         )
     hits = [
-        Hit(
-            documents[label],
-            score,
-            dense[label],
-            words[label],
-            why if isinstance(why, Explanation) else None,
-            why if isinstance(why, str) else None,
-        )
-        for (label, score), why in zip(page, explained, strict=True)
+        Hit(documents[label], score, dense.get(label), words.get(label), *_told(explained[i] if explained else None))
+        for i, (label, score) in enumerate(page)
     ]
     rationale = question.made.representation.rationale if question.made else None
     return Answer(question.text, rationale, ranked.exact, tuple(hits), mean)
 
 
-def _centres(collection: Collection, options: Options) -> bool:
-    return options.explain and options.centred and collection.settings.metric == "cosine"
+def _told(explained: Explanation | str | None) -> tuple[Explanation | None, str | None]:
+    return (None, explained) if isinstance(explained, str) else (explained, None)
 
 
 def _places(neighbours: Neighbours, weight: float) -> dict[int, Place]:

@@ -81,6 +81,17 @@ class SegmentBody(BaseModel):
 
     source: Literal["input", "template", "rationale"]
     text: str
+    start: int = Field(description="in characters (code points) of the text or of the rationale")
+    end: int
+    tokens: int = Field(description="whose states were pooled")
+    sample: int = Field(description="of which of n rationales it is; 0 for what they share")
+    share: float
+
+
+class SourceBody(BaseModel):
+    """What the text, the template and the rationale are of a vector."""
+
+    source: Literal["input", "template", "rationale"]
     share: float
 
 
@@ -96,6 +107,7 @@ class EmbedItem(BaseModel):
     cached: bool
     consistency: float | None = Field(description="mean pairwise cosine of n rationales' vectors")
     segments: list[SegmentBody] | None = Field(description="their shares add up to 1")
+    sources: list[SourceBody] | None = Field(description="the same by source")
 
 
 class EmbedUsage(BaseModel):

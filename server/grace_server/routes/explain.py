@@ -1,47 +1,72 @@
-"""`POST /explain`: the score of two texts as a table, sentence by sentence."""
+"""`POST /explain`: the score of two texts, or of a query and a document of an index, sentence by sentence."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
-from grace.errors import InvalidInput
 from grace.pooling import Pooling
-from grace.representation import Mode, Role, Source
-from grace_server import attribution_table
-from grace_server.attribution_table import MAX_GRAM_SEGMENTS, Table, take_apart
-from grace_server.embedding import Embedded, Options, embed
-from grace_server.errors import ApiError, problems
+from grace.representation import Mode, Role
+from grace_server.comparison import Compared, Stored, Words, compare_in_index, compare_texts
+from grace_server.embedding import Options
+from grace_server.errors import InvalidValue, problems
+from grace_server.explaining import Asked, take_apart_fully
 from grace_server.house import House
-from grace_server.routes.embed import EmbedUsage
-from grace_server.routes.shapes import RationaleBody, as_json, embed_usage, rationale_body
+from grace_server.index.collection import Collection
+from grace_server.index.indexes import Indexes
+from grace_server.routes.explain_shapes import ExplainResponse, content
+from grace_server.routes.shapes import as_json
+from grace_server.tokens import Token, token_contributions
 
 router = APIRouter(tags=["embeddings"])
 
+Place = Annotated[int, Field(ge=0)]
 
-class TextIn(BaseModel):
-    """One of the two texts."""
+
+class SideIn(BaseModel):
+    """One of the two sides: a text, or a document of `index`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    text: str
-    role: Role | None = Field(None, description="by default the first is a query, the second a document")
-    rationale: str | None = Field(None, description="pooled instead of writing one")
+    text: str | None = Field(None, description="either this")
+    id: str | None = Field(None, description="or the id of a document of `index`, from stored sums")
+    role: Role | None = Field(None, description="of a text; by default the first is a query, the second a document")
+    rationale: str | None = Field(None, description="of a text: pooled instead of writing one")
+
+    def side(self, name: str, role: Role) -> Words | Stored:
+        """What it stands for, checked."""
+        if (self.text is None) == (self.id is None):
+            raise InvalidValue(f"{name} takes either text or id", param=f"{name}.text")
+        if self.text is not None:
+            return Words(self.text, self.role or role, self.rationale)
+        if self.role is not None or self.rationale is not None:
+            field = "role" if self.role is not None else "rationale"
+            raise InvalidValue(f"{name}.{field} is of a text: a stored document has its own", param=f"{name}.{field}")
+        return Stored(self.id or "")
 
 
-def _as_text(value: object) -> object:
+def _as_side(value: object) -> object:
     return {"text": value} if isinstance(value, str) else value
 
 
-Text = Annotated[TextIn, BeforeValidator(_as_text, json_schema_input_type=str | TextIn)]
+SideField = Annotated[SideIn, BeforeValidator(_as_side, json_schema_input_type=str | SideIn)]
+
+
+class WithoutIn(BaseModel):
+    """Segments to leave out, by their places."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    first: list[Place] = Field(default_factory=list, max_length=1000)
+    second: list[Place] = Field(default_factory=list, max_length=1000)
 
 
 class ExplainRequest(BaseModel):
-    """Which texts to compare, and how. A field that is not listed here is refused."""
+    """What to compare, and how. A field that is not listed here is refused."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -52,9 +77,15 @@ class ExplainRequest(BaseModel):
         },
     )
 
-    first: Text = Field(description="a text, or an object; a query unless it says otherwise")
-    second: Text = Field(description="the same; a document unless it says otherwise")
-    mode: Mode = Field("reason", description="`direct` writes no rationale and pools the texts alone")
+    first: SideField = Field(description="a text, or an object; a query unless it says otherwise")
+    second: SideField = Field(description="the same; a document unless it says otherwise")
+    against: SideField | None = Field(
+        None, description="why `second` scores higher or lower than this: the difference of the two tables"
+    )
+    index: str | None = Field(
+        None, description="compare as this index does; a side may then be a document of it, given by `id`"
+    )
+    mode: Mode | None = Field(None, description="`direct` writes no rationale; by default `reason`, or as `index` says")
     pooling: Pooling | None = Field(None, description="which states are averaged; by default as the checkpoint says")
     max_rationale_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="budget of each rationale")
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = Field(
@@ -63,159 +94,90 @@ class ExplainRequest(BaseModel):
     n: int = Field(1, ge=1, description="rationales per text, whose vectors are averaged; needs a temperature above 0")
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")
     top_pairs: int = Field(10, ge=0, le=1000, description="how many pairs to list by their contribution")
-
-
-class PartBody(BaseModel):
-    """A segment of a side: a sentence of the text or of the rationale, or the template between them."""
-
-    source: Source
-    text: str
-    start: int = Field(description="in characters (code points) of the text or of the rationale")
-    end: int
-    tokens: int = Field(description="whose states were pooled")
-    sample: int = Field(description="of which of n rationales it is; 0 for what they share")
-    share: float = Field(description="of its own vector; those of a side add up to 1")
-    contribution: float = Field(description="to the score; those of a side add up to it")
-    without: float | None = Field(description="the score with its sum left out; null if nothing would be left")
-
-
-class PortionBody(BaseModel):
-    """What a source adds to the score."""
-
-    source: Source
-    contribution: float
-    share: float | None = Field(description="of the score; null if that is 0")
-
-
-class SideBody(BaseModel):
-    """One of the two texts, and what its vector is made of."""
-
-    role: Role
-    rationale: RationaleBody | None
-    input_tokens: int
-    truncated: bool
-    cached: bool
-    consistency: float | None
-    segments: list[PartBody]
-    sources: list[PortionBody]
-    gram: list[list[float]] | None = Field(
-        description=f"inner products of its segments, adding up to 1; null over {MAX_GRAM_SEGMENTS} segments"
-    )
-
-
-class PairBody(BaseModel):
-    """What a segment of the first and one of the second add to the score, by their places."""
-
-    first: int
-    second: int
-    contribution: float
-
-
-class ExplainResponse(BaseModel):
-    """A score and all it is made of. Exact arithmetic of the score, not a claim about causes."""
-
-    object: Literal["explanation"]
-    model: str
-    fingerprint: str
-    pooling: Pooling
-    score: float = Field(description="cosine of the two vectors")
-    first: SideBody
-    second: SideBody
-    table: list[list[float]] = Field(description="a row per segment of `first`; all cells add up to the score")
-    pairs: list[PairBody] = Field(description="the largest cells, largest first")
-    usage: EmbedUsage
+    without: WithoutIn | None = Field(None, description="the score, and the rank, without these segments")
+    ranks: bool = Field(True, description="of a query and a document of `index`: ranks in it, without each segment")
+    centred: bool = Field(False, description="the same with the mean of `index` taken off both vectors")
+    tokens: bool = Field(False, description="what every token adds; runs both sides once more, without writing")
 
 
 @router.post(
     "/explain",
-    summary="Take the score of two texts apart",
+    summary="Take a score apart",
     response_class=Response,
-    responses={200: {"model": ExplainResponse}, **problems(400, 413, 422, 429)},
+    responses={200: {"model": ExplainResponse}, **problems(400, 404, 409, 413, 422, 429)},
 )
 async def explain_route(body: ExplainRequest, request: Request) -> Response:
-    """Embed both texts and say which sentences of the one, with which of the other, their cosine is made of."""
+    """Say which sentences of the one side, with which of the other, their cosine is made of."""
     house: House = request.app.state.house
-    roles: tuple[Role, Role] = (body.first.role or "query", body.second.role or "document")
-    first, second = await _embed_both(house, body, roles)
-    # Many sentences make a large table: not on the event loop.
-    content = await asyncio.to_thread(_content, house, body, roles, first, second)
-    return as_json(content)
+    first, second = body.first.side("first", "query"), body.second.side("second", "document")
+    against = None if body.against is None else body.against.side("against", "document")
+    collection: Collection | None = None
+    if body.index is None:
+        sides = await _texts(house, body, first, second, against)
+        pooling, dimensions = sides[0].pooling(house), body.dimensions
+    else:
+        indexes: Indexes = request.app.state.indexes
+        collection = indexes.catalog.get(body.index)
+        _check_against_index(collection, body)
+        named = [("first", first), ("second", second), *([("against", against)] if against else [])]
+        sides = await compare_in_index(indexes, collection, body.mode, *named)
+        pooling, dimensions = collection.settings.pooling, collection.settings.dimensions
+    tokens = await _tokens(house, body, collection, sides, pooling) if body.tokens else None
+    asked = Asked(
+        dimensions=dimensions,
+        top_pairs=body.top_pairs,
+        without=None if body.without is None else (body.without.first, body.without.second),
+        ranks=body.ranks,
+        centred=body.centred,
+    )
+    # Many sentences make a large table, and ranks search the index: neither belongs on the event loop.
+    found = await asyncio.to_thread(take_apart_fully, sides, collection, asked)
+    return as_json(content(house, pooling, body.index, sides, found, tokens))
 
 
-async def _embed_both(house: House, body: ExplainRequest, roles: tuple[Role, Role]) -> tuple[Embedded, Embedded]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            first = group.create_task(_embed(house, "first", body.first, body, roles[0]))
-            second = group.create_task(_embed(house, "second", body.second, body, roles[1]))
-    except BaseExceptionGroup as errors:
-        # One cause is enough for the caller; the group has cancelled the other.
-        raise errors.exceptions[0] from None
-    return first.result(), second.result()
-
-
-async def _embed(house: House, name: str, text: TextIn, body: ExplainRequest, role: Role) -> Embedded:
+async def _texts(
+    house: House, body: ExplainRequest, first: Words | Stored, second: Words | Stored, against: Words | Stored | None
+) -> list[Compared]:
+    for name, side in (("first", first), ("second", second), ("against", against)):
+        if isinstance(side, Stored):
+            raise InvalidValue(f"{name}.id needs index: which index is the document in?", param="index")
+    if body.centred:
+        raise InvalidValue("centred needs index: the mean that is taken off is that of an index", param="centred")
     options = Options(
-        role=role,
-        mode=body.mode,
+        mode=body.mode or "reason",
         pooling=body.pooling,
         max_rationale_tokens=body.max_rationale_tokens,
         temperature=body.temperature,
         n=body.n,
         dimensions=body.dimensions,
     )
-    given = None if text.rationale is None else [text.rationale]
-    try:
-        [embedded] = await embed(house, [text.text], options, given)
-    except (ApiError, InvalidInput) as error:
-        if error.param in _FIELDS:
-            error.param = name + _FIELDS[error.param]  # the embedding knows neither side nor our names
-        raise
-    return embedded
+    given = [("first", first), ("second", second), ("against", against)]
+    return await compare_texts(house, options, *((name, side) for name, side in given if isinstance(side, Words)))
 
 
-_FIELDS = {"input": "", "rationale": ".rationale"}
+def _check_against_index(collection: Collection, body: ExplainRequest) -> None:
+    own = ("pooling", "max_rationale_tokens", "temperature", "dimensions")
+    for name in [name for name in own if getattr(body, name) is not None] + (["n"] if body.n > 1 else []):
+        raise InvalidValue(f"{name} is the index's own: leave it out beside index", param=name)
+    if collection.settings.metric != "cosine":
+        raise InvalidValue(
+            "index has the metric 'dot', whose scores know lengths: /explain compares cosines. Its hits are explained "
+            "by /search with explain",
+            param="index",
+        )
 
 
-def _content(
-    house: House, body: ExplainRequest, roles: tuple[Role, Role], first: Embedded, second: Embedded
-) -> dict[str, Any]:
-    table: Table = take_apart(first, second, dimensions=body.dimensions, top_pairs=body.top_pairs)
-    return {
-        "object": "explanation",
-        "model": house.model_name,
-        "fingerprint": house.checkpoint.fingerprint,
-        "pooling": first.pooling,
-        "score": table.score,
-        "first": _side(roles[0], first, table.first),
-        "second": _side(roles[1], second, table.second),
-        "table": table.table.tolist(),
-        "pairs": [{"first": p.first, "second": p.second, "contribution": p.contribution} for p in table.pairs],
-        "usage": embed_usage([first, second]),
-    }
+async def _tokens(
+    house: House, body: ExplainRequest, collection: Collection | None, sides: list[Compared], pooling: Pooling
+) -> tuple[list[Token], list[Token]]:
+    if body.n > 1:
+        raise InvalidValue("tokens needs n = 1: one pass has one rationale", param="tokens")
+    mode = body.mode or (collection.settings.document_mode if collection else "reason")
+    first, second = sides[0], sides[1]
 
+    async def one(side: Compared, other: Compared) -> list[Token]:
+        return await token_contributions(
+            house.front, house.prompter, side.run(house, mode), other.side.vector, pooling=pooling
+        )
 
-def _side(role: Role, embedded: Embedded, side: attribution_table.Side) -> dict[str, Any]:
-    return {
-        "role": role,
-        "rationale": rationale_body(embedded.rationale),
-        "input_tokens": embedded.jobs[0].input_tokens,
-        "truncated": embedded.jobs[0].truncated,
-        "cached": embedded.cached,
-        "consistency": embedded.consistency,
-        "segments": [
-            {
-                "source": row.part.source,
-                "text": row.part.text,
-                "start": row.part.start,
-                "end": row.part.end,
-                "tokens": row.part.tokens,
-                "sample": row.part.sample,
-                "share": row.share,
-                "contribution": row.contribution,
-                "without": row.without,
-            }
-            for row in side.rows
-        ],
-        "sources": [{"source": p.source, "contribution": p.contribution, "share": p.share} for p in side.portions],
-        "gram": None if side.gram is None else side.gram.tolist(),
-    }
+    return await one(first, second), await one(second, first)

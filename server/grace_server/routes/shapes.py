@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from grace.pooling import Floats
 from grace.representation import FinishReason, Rationale
+from grace_server.attribution_table import portions
 from grace_server.embedding import Embedded
 from grace_server.segments import explain as shares_of
 
@@ -63,10 +64,25 @@ def embed_item(
     index: int, embedded: Embedded, encoding: Encoding, *, explain: bool, dimensions: int | None
 ) -> dict[str, Any]:
     """`EmbedItem`, as a dict; the same in a list and in a stream."""
-    segments = None
+    segments = sources = None
     if explain:
         found = shares_of(embedded, dimensions=dimensions)
-        segments = [{"source": s.source, "text": s.text, "share": s.share} for s in found]
+        segments = [
+            {
+                "source": part.source,
+                "text": part.text,
+                "start": part.start,
+                "end": part.end,
+                "tokens": part.tokens,
+                "sample": part.sample,
+                "share": share,
+            }
+            for part, share in ((each.part, each.share) for each in found)
+        ]
+        sources = [
+            {"source": portion.source, "share": portion.contribution}
+            for portion in portions(((each.part.source, each.share) for each in found), 1.0)
+        ]
     return {
         "object": "embedding",
         "index": index,
@@ -77,6 +93,7 @@ def embed_item(
         "cached": embedded.cached,
         "consistency": embedded.consistency,
         "segments": segments,
+        "sources": sources,
     }
 
 
