@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help serve test lint format types bench lock docs clean
+.PHONY: help serve test lint format types bench lock docs generate clean
 
 help:
 	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); GRACE_* variables configure it)"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    linter, formatter and type checker alone"
 	@echo "make bench   every benchmark, figures as JSON in bench/results/"
 	@echo "make docs    rewrite the parts of docs/ that are generated"
+	@echo "make generate make the synchronous Python client from the asynchronous one"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
 
 serve: .venv/installed
@@ -36,6 +37,9 @@ bench: .venv/installed
 	@set -e; for file in bench/[a-z]*.py; do \
 	  echo "== $$file"; $(BIN)/python $$file --json bench/results/$$(basename $$file .py).json; done
 
+generate: .venv/installed
+	$(BIN)/python clients/python/scripts/unasync.py
+
 lock: .venv/installed
 	$(BIN)/python scripts/lock.py
 
@@ -50,6 +54,7 @@ clean:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	@cp requirements.lock .venv/locked
 
-.venv/installed: .venv/locked pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+.venv/installed: .venv/locked pyproject.toml clients/python/pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --editable . --editable clients/python
 	@touch .venv/installed

@@ -1,0 +1,339 @@
+"""The client: one method for each thing the server does."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from grace_client import results, vectors, wire
+from grace_client._async.documents import AsyncDocuments
+from grace_client._async.http import AsyncHttp
+from grace_client._async.indexes import AsyncIndexes
+from grace_client._async.jobs import AsyncJobs
+from grace_client._async.primitives import results_of, sleep
+from grace_client._async.stream import AsyncEmbedStream
+from grace_client.errors import ConnectionFailed, TimedOut, Unavailable
+from grace_client.results import Comparison, Embeddings, Found, Method, Mode, Pooling, Role
+from grace_client.retries import NO_RETRIES, Retries
+
+if TYPE_CHECKING:
+    from grace_client.vectors import Floats
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+# Writing a rationale takes as long as it takes; the server has deadlines of its own.
+DEFAULT_TIMEOUT = httpx.Timeout(10.0, read=600.0, pool=600.0)
+
+
+class AsyncGraceClient:
+    """A GRACE server, as an object.
+
+    `url` and `api_key` are those of `GRACE_CLIENT_URL` and `GRACE_CLIENT_API_KEY` unless given. `timeout` is in
+    seconds, or httpx's own. `transport` stands in for the network: tests give one that calls an application.
+
+    Every method raises `GraceError` for what goes wrong outside, `ValueError` for what is wrong before it is sent.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.http = AsyncHttp(
+            url or os.environ.get("GRACE_CLIENT_URL") or DEFAULT_URL,
+            api_key=api_key or os.environ.get("GRACE_CLIENT_API_KEY"),
+            timeout=timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout),
+            retries=retries or Retries(),
+            headers=headers,
+            transport=transport,
+        )
+        self.indexes = AsyncIndexes(self.http)
+        self.jobs = AsyncJobs(self.http)
+        self.documents = AsyncDocuments(self.http, self.jobs)
+
+    async def embed(
+        self,
+        input: str | Sequence[str],
+        *,
+        role: Role = "document",
+        mode: Mode = "reason",
+        pooling: Pooling | None = None,
+        max_rationale_tokens: int | None = None,
+        temperature: float | None = None,
+        n: int | None = None,
+        rationale: str | Sequence[str] | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        truncate: bool | None = None,
+        explain: bool = False,
+    ) -> Embeddings:
+        """Embed a text, or several in one request: a rationale is written for each and pooled with it.
+
+        `rationale` gives rationales instead; `explain` tells the share of each sentence in its vector. What is not said
+        is as the server has it. For more texts than one request takes (`info().limits.max_inputs`): `encode`.
+        """
+        body = wire.given(
+            input=input if isinstance(input, str) else list(input),
+            role=role,
+            mode=mode,
+            pooling=pooling,
+            max_rationale_tokens=max_rationale_tokens,
+            temperature=temperature,
+            n=n,
+            rationale=list(rationale) if rationale is not None and not isinstance(rationale, str) else rationale,
+            dimensions=dimensions,
+            normalize=normalize,
+            truncate=truncate,
+            explain=explain,
+            encoding_format="base64",
+        )
+        return await self.http.call(Embeddings, "POST", "/embed", body=body, idempotent=True)
+
+    @asynccontextmanager
+    async def embed_stream(
+        self,
+        input: str,
+        *,
+        role: Role = "document",
+        mode: Mode = "reason",
+        pooling: Pooling | None = None,
+        max_rationale_tokens: int | None = None,
+        temperature: float | None = None,
+        rationale: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        truncate: bool | None = None,
+        explain: bool = False,
+    ) -> AsyncIterator[AsyncEmbedStream]:
+        """Embed one text and read the rationale while it is written. Leaving the block early ends the writing."""
+        body = wire.given(
+            input=input,
+            role=role,
+            mode=mode,
+            pooling=pooling,
+            max_rationale_tokens=max_rationale_tokens,
+            temperature=temperature,
+            rationale=rationale,
+            dimensions=dimensions,
+            normalize=normalize,
+            truncate=truncate,
+            explain=explain,
+            encoding_format="base64",
+            stream=True,
+        )
+        async with self.http.events("POST", "/embed", body=body) as events:
+            yield AsyncEmbedStream(events)
+
+    async def explain(
+        self,
+        first: str | Mapping[str, Any],
+        second: str | Mapping[str, Any],
+        *,
+        mode: Mode = "reason",
+        pooling: Pooling | None = None,
+        max_rationale_tokens: int | None = None,
+        temperature: float | None = None,
+        n: int | None = None,
+        dimensions: int | None = None,
+        top_pairs: int | None = None,
+    ) -> Comparison:
+        """Take the score of two texts apart, sentence by sentence.
+
+        `first` is read as a query and `second` as a document; an object `{"text", "role", "rationale"}` says otherwise.
+        """
+        body = wire.given(
+            first=first if isinstance(first, str) else dict(first),
+            second=second if isinstance(second, str) else dict(second),
+            mode=mode,
+            pooling=pooling,
+            max_rationale_tokens=max_rationale_tokens,
+            temperature=temperature,
+            n=n,
+            dimensions=dimensions,
+            top_pairs=top_pairs,
+        )
+        return await self.http.call(Comparison, "POST", "/explain", body=body, idempotent=True)
+
+    async def search(
+        self,
+        query: str | None = None,
+        *,
+        index: str = "default",
+        vector: Sequence[float] | Floats | None = None,
+        k: int = 10,
+        offset: int = 0,
+        method: Method = "dense",
+        mode: Mode | None = None,
+        filter: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        explain: bool = False,
+    ) -> Found:
+        """The documents nearest to a query, or to a vector. Filters: docs/search.md."""
+        body = wire.given(
+            query=query,
+            vector=None if vector is None else vectors.plain(vector),
+            **_search_options(index, k, offset, method, mode, filter, threshold, explain),
+        )
+        return await self.http.call(Found, "POST", "/search", body=body, idempotent=True)
+
+    async def search_each(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        index: str = "default",
+        vectors: Sequence[Sequence[float] | Floats] | None = None,
+        k: int = 10,
+        offset: int = 0,
+        method: Method = "dense",
+        mode: Mode | None = None,
+        filter: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        explain: bool = False,
+    ) -> list[Found]:
+        """What each of several queries finds, up to 64 in one request."""
+        body = wire.given(
+            query=None if queries is None else list(queries),
+            vector=None if vectors is None else [_plain(vector) for vector in vectors],
+            **_search_options(index, k, offset, method, mode, filter, threshold, explain),
+        )
+        return (await self.http.call(results.FoundEach, "POST", "/search", body=body, idempotent=True)).results
+
+    async def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        role: Role = "document",
+        mode: Mode = "reason",
+        pooling: Pooling | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        batch_size: int = 32,
+        at_once: int = 4,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Floats:
+        """Vectors alone, as sentence-transformers gives them: (H,) for one text, (N, H) for a list. Needs numpy.
+
+        Any number of texts, `at_once` requests of `batch_size` under way; `progress` is told (done, total).
+        """
+        np = vectors.numpy()
+        if isinstance(texts, str):
+            alone = await self.embed(
+                texts, role=role, mode=mode, pooling=pooling, dimensions=dimensions, normalize=normalize
+            )
+            return alone[0].vector
+        if not texts:
+            none: Floats = np.zeros((0, dimensions or (await self.info()).limits.dimensions), np.float32)
+            return none
+
+        async def embed(start: int) -> tuple[int, Floats]:
+            batch = texts[start : start + batch_size]
+            embedded = await self.embed(
+                batch, role=role, mode=mode, pooling=pooling, dimensions=dimensions, normalize=normalize
+            )
+            return start, embedded.vectors
+
+        found: dict[int, Floats] = {}
+        done = 0
+        async with aclosing(results_of(embed, range(0, len(texts), batch_size), at_once=at_once)) as each:
+            async for start, part in each:
+                found[start] = part
+                done += len(part)
+                if progress:
+                    progress(done, len(texts))
+        joined: Floats = np.concatenate([found[start] for start in sorted(found)])
+        return joined
+
+    async def encode_query(self, texts: str | Sequence[str], **options: Any) -> Floats:
+        """`encode` for what is searched with."""
+        return await self.encode(texts, role="query", **options)
+
+    async def encode_document(self, texts: str | Sequence[str], **options: Any) -> Floats:
+        """`encode` for what is searched in."""
+        return await self.encode(texts, role="document", **options)
+
+    @staticmethod
+    def similarity(a: Floats | Sequence[Any], b: Floats | Sequence[Any]) -> Floats:
+        """(N, M) cosines of vectors (N, H) and (M, H), computed here. Needs numpy."""
+        return vectors.similarity(a, b)
+
+    async def info(self) -> results.Info:
+        """What is served, under which limits and settings."""
+        return await self.http.call(results.Info, "GET", "/info")
+
+    async def metrics(self) -> str:
+        """Metrics in Prometheus' text format."""
+        return (await self.http.request("GET", "/metrics")).text
+
+    async def live(self) -> bool:
+        """Whether the process runs. No retries."""
+        return await self._answers("/livez")
+
+    async def ready(self) -> bool:
+        """Whether it takes requests now: false while it loads or drains, and if nobody answers. No retries."""
+        return await self._answers("/readyz")
+
+    async def wait_until_ready(self, *, timeout_s: float = 600.0, poll_s: float = 1.0) -> None:
+        """Return once the server takes requests.
+
+        Raises:
+            TimedOut: it does not after `timeout_s` seconds.
+        """
+        end = time.monotonic() + timeout_s
+        while not await self.ready():
+            if time.monotonic() + poll_s > end:
+                raise TimedOut(f"{self.http.url} is not ready after {timeout_s:g} seconds")
+            await sleep(poll_s)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _answers(self, path: str) -> bool:
+        try:
+            await self.http.request("GET", path, retries=NO_RETRIES)
+        except (ConnectionFailed, Unavailable):
+            return False
+        return True
+
+
+def _search_options(
+    index: str,
+    k: int,
+    offset: int,
+    method: Method,
+    mode: Mode | None,
+    filter: Mapping[str, Any] | None,
+    threshold: float | None,
+    explain: bool,
+) -> dict[str, Any]:
+    return wire.given(
+        index=index,
+        k=k,
+        offset=offset,
+        method=method,
+        mode=mode,
+        filter=None if filter is None else dict(filter),
+        threshold=threshold,
+        explain=explain,
+    )
+
+
+_plain = vectors.plain  # `search_each` has a parameter of that module's name

@@ -1,0 +1,55 @@
+"""An embedding whose rationale is read while it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from grace_client import results
+from grace_client.errors import ConnectionFailed
+from grace_client.events import Event
+from grace_client.results import Embedding, Embeddings
+
+
+class AsyncEmbedStream:
+    """Iterate over the pieces of the rationale; afterwards `result` holds the embedding."""
+
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self._events = events
+        self._result: Embeddings | None = None
+
+    @property
+    def result(self) -> Embeddings:
+        """The embedding.
+
+        Raises:
+            RuntimeError: the pieces have not been read to the end.
+        """
+        if self._result is None:
+            raise RuntimeError("read the stream to its end first: `async for piece in stream`")
+        return self._result
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Pieces of the rationale, as they come.
+
+        Raises:
+            ApiError: it could not be finished.
+            ConnectionFailed: it broke off.
+        """
+        item: Embedding | None = None
+        async for event in self._events:
+            if event.name == "rationale":
+                yield json.loads(event.data)["delta"]
+            elif event.name == "embedding":
+                item = results.read(Embedding, event.data)
+            elif event.name == "done" and item is not None:
+                self._result = results.read(Embeddings, json.dumps({**json.loads(event.data), "data": []}))
+                self._result = self._result.model_copy(update={"data": [item]})
+        if self._result is None:
+            raise ConnectionFailed("the stream broke off before the embedding came")
+
+    async def read(self) -> Embeddings:
+        """Read to the end; the embedding."""
+        async for _ in self:
+            pass
+        return self.result

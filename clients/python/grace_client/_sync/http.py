@@ -1,0 +1,181 @@
+# Made from _async/http.py by `make generate`: change that file, not this one.
+"""Requests and answers: the key, the id, the timeouts, the retries, the errors."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from grace_client import wire
+from grace_client._sync.primitives import sleep
+from grace_client.errors import BadAnswer, ConnectionFailed, GraceError, TimedOut, from_event, from_response
+from grace_client.events import Event, EventParser
+from grace_client.results import read
+from grace_client.retries import SAFE_METHODS, Retries
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+try:
+    _AGENT = f"grace-client/{version('grace-client')}"
+except PackageNotFoundError:  # used from its folder, not installed
+    _AGENT = "grace-client"
+
+
+class Http:
+    """A connection pool to one server. Every error it raises is a `GraceError`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None,
+        timeout: httpx.Timeout,
+        retries: Retries,
+        headers: Mapping[str, str] | None,
+        transport: httpx.BaseTransport | None,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url must begin with http:// or https://, got {url!r}")
+        own = {"user-agent": _AGENT, "accept": "application/json"}
+        if api_key:
+            own["authorization"] = f"Bearer {api_key}"
+        self.url = url.rstrip("/")
+        self.retries = retries
+        self._pool = httpx.Client(
+            base_url=self.url, headers={**own, **(headers or {})}, timeout=timeout, transport=transport
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def call(
+        self,
+        answer: type[Answer],
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
+    ) -> Answer:
+        """Ask, and read the answer as a model.
+
+        Raises:
+            BadAnswer: it is none of a GRACE server.
+        """
+        response = self.request(method, path, body=body, query=query, idempotent=idempotent)
+        return read(answer, response.content, request_id=response.headers.get("x-request-id"))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
+        retries: Retries | None = None,
+    ) -> httpx.Response:
+        """Ask, again if that may help. `idempotent` says that doing it twice does no harm; GET, PUT, DELETE are."""
+        return self._repeated(method, path, body, query, idempotent, retries or self.retries, stream=False)
+
+    @contextmanager
+    def events(
+        self, method: str, path: str, *, body: object = None, read_timeout_s: float | None = None
+    ) -> Iterator[Iterator[Event]]:
+        """The events of an answer as they come. Leaving the block closes the connection, which ends the work behind it.
+
+        An event named `error` is raised. Only the beginning is retried.
+        """
+        response = self._repeated(
+            method, path, body, None, True, self.retries, stream=True, read_timeout_s=read_timeout_s
+        )
+        try:
+            yield self._read(response)
+        finally:
+            response.close()
+
+    def _read(self, response: httpx.Response) -> Iterator[Event]:
+        request_id = response.headers.get("x-request-id", "")
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            what = kind or "an answer without a type"
+            raise BadAnswer(f"the answer is no stream of events but {what}", request_id=request_id)
+        parser = EventParser()
+        try:
+            for chunk in response.iter_bytes():
+                for event in parser.feed(chunk):
+                    if event.name == "error":
+                        raise from_event(event.data, request_id=request_id)
+                    yield event
+        except httpx.HTTPError as error:
+            raise _translated(error, request_id) from error
+
+    def _repeated(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Mapping[str, Any] | None,
+        idempotent: bool | None,
+        retries: Retries,
+        *,
+        stream: bool,
+        read_timeout_s: float | None = None,
+    ) -> httpx.Response:
+        harmless = method in SAFE_METHODS if idempotent is None else idempotent
+        request_id = secrets.token_hex(12)
+        headers = {"x-request-id": request_id}
+        content = None
+        if body is not None:
+            headers["content-type"] = "application/json"
+            content = body if isinstance(body, bytes) else wire.encode(body)
+        timeout = self._pool.timeout
+        if read_timeout_s is not None:
+            timeout = httpx.Timeout(
+                connect=timeout.connect, read=read_timeout_s, write=timeout.write, pool=timeout.pool
+            )
+        attempt = 0
+        while True:
+            attempt += 1
+            # Made anew each time: a request that was sent is used up.
+            request = self._pool.build_request(
+                method, path, content=content, params=query, headers=headers, timeout=timeout
+            )
+            try:
+                return self._once(request, request_id, stream=stream)
+            except GraceError as error:
+                wait_s = retries.wait_s(error, attempt=attempt, idempotent=harmless)
+                if wait_s is None:
+                    raise
+            sleep(wait_s)
+
+    def _once(self, request: httpx.Request, request_id: str, *, stream: bool) -> httpx.Response:
+        try:
+            response = self._pool.send(request, stream=True)
+            try:
+                if not stream or not response.is_success:
+                    response.read()
+            except BaseException:
+                response.close()
+                raise
+        except httpx.HTTPError as error:
+            raise _translated(error, request_id) from error
+        if response.is_success:
+            return response
+        raise from_response(response.status_code, response.headers, response.content, request_id=request_id)
+
+
+def _translated(error: httpx.HTTPError, request_id: str) -> GraceError:
+    arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    what = str(error) or type(error).__name__
+    if isinstance(error, httpx.TimeoutException):
+        return TimedOut(f"no answer in time: {what}", request_id=request_id, arrived=arrived)
+    return ConnectionFailed(f"the connection failed: {what}", request_id=request_id, arrived=arrived)

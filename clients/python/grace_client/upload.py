@@ -1,0 +1,69 @@
+"""What an upload is made of, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grace_client import wire
+from grace_client.results import Failure, Written
+from grace_client.wire import Document
+
+MAX_BATCH_BYTES = 4 * 2**20  # a server takes 16 MiB unless told otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an upload is, in documents."""
+
+    total: int | None  # if the source knows its length
+    written: int = 0
+    unchanged: int = 0  # were there with the same contents
+    failed: int = 0  # could not be embedded
+
+    def after(self, batch: Written) -> Progress:
+        """With one more batch."""
+        return Progress(
+            self.total,
+            self.written + batch.documents,
+            self.unchanged + batch.unchanged,
+            self.failed + batch.job.failed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What became of an upload."""
+
+    written: int
+    unchanged: int
+    failed: int
+    failures: tuple[Failure, ...]  # the first 1,000 of each batch
+    jobs: tuple[str, ...]  # their ids
+
+
+class Batch:
+    """Documents as one body, up to a number of documents and of bytes. A single one may be larger."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {size}")
+        self._size = size
+        self._parts: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, document: Document | Mapping[str, Any]) -> bytes | None:
+        """Take a document; if there is no room, the body of those before it."""
+        part = wire.encode(wire.document(document))
+        full = None
+        if self._parts and (len(self._parts) == self._size or self._bytes + len(part) > MAX_BATCH_BYTES):
+            full = self.body()
+        self._parts.append(part)
+        self._bytes += len(part) + 1
+        return full
+
+    def body(self) -> bytes | None:
+        """What was taken, and begin anew. None: nothing was."""
+        parts, self._parts, self._bytes = self._parts, [], 0
+        return b'{"documents":[' + b",".join(parts) + b"]}" if parts else None

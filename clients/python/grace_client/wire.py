@@ -1,0 +1,70 @@
+"""What both clients put on the wire: bodies as bytes, names as parts of a path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from grace_client.vectors import plain
+
+if TYPE_CHECKING:
+    from grace_client.vectors import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document to write. With a rationale, that one is pooled; with a vector, no model is asked."""
+
+    id: str
+    text: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    rationale: str | None = None
+    vector: Sequence[float] | Floats | None = None
+
+
+def encode(body: object) -> bytes:
+    """JSON in UTF-8.
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # Lone surrogates have no UTF-8; escaped, they reach the server, which reads them as U+FFFD.
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+
+
+def given(**fields: object) -> dict[str, Any]:
+    """The fields that say something: the server's defaults hold for the rest."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path, whatever it holds.
+
+    Raises:
+        ValueError: it is empty, which would name the collection instead.
+    """
+    if not name:
+        raise ValueError("a name in a path may not be empty")
+    quoted = quote(name.encode("utf-8", "replace"), safe="")
+    # "." and ".." are steps in a path; written like this, they are names.
+    return quoted.replace(".", "%2E") if not name.strip(".") else quoted
+
+
+def document(value: Document | Mapping[str, Any]) -> dict[str, Any]:
+    """A document as the server takes it."""
+    fields = (
+        dict(value)
+        if isinstance(value, Mapping)
+        else given(
+            id=value.id, text=value.text, metadata=value.metadata, rationale=value.rationale, vector=value.vector
+        )
+    )
+    if fields.get("vector") is not None:
+        fields["vector"] = plain(fields["vector"])
+    return fields
