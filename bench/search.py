@@ -1,28 +1,36 @@
-"""Search through our index against raw FAISS with the same index, interleaved in one process; medians and ratios.
+"""Search through a collection against raw FAISS with the same index, taking turns in one process; medians and ratios.
 
-    python bench/search.py --rows 20000 --dimensions 256 --json search.json
+    python bench/search.py --rows 50000 --json bench/results/search.json
+    python bench/search.py --rows 1000000 --kind auto --json bench/results/search_1m.json
 
-Vectors are clustered, as embeddings are; uniform noise has no neighbours worth finding.
+The vectors are clustered, as embeddings are: topics in a space of 32 dimensions, a hundred rows to a topic, turned into
+all dimensions, with noise on top. Uniform noise has no neighbours worth finding, and clusters in all of 384 dimensions
+lie so far apart that any index finds them.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
+
 import argparse
 import json
-import platform
+import os
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from grace_server.index.approximate import use_threads
+from grace_server.index.approximate import give_way, use_threads
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.edges import Edges
@@ -32,15 +40,23 @@ from grace_server.index.settings import CollectionSettings
 Floats = npt.NDArray[np.float32]
 BATCH = 2_000
 K = 10
+LATENT = 32
+FILTER = {"field": "n", "operator": "==", "value": 7}  # one row in a hundred
 
 
-def clustered(rows: int, dimensions: int, seed: int) -> Floats:
-    """Unit vectors around centres, a hundred rows to a centre."""
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).standard_normal((max(1, rows // 100), dimensions), dtype=np.float32)
-    vectors = centres[rng.integers(0, len(centres), rows)]
-    vectors += 0.6 * rng.standard_normal((rows, dimensions), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def clustered(rows: int, dimensions: int, seed: int, topics: int) -> Floats:
+    """Unit vectors around topics; the topics are the same for every seed."""
+    shared, rng = np.random.default_rng(0), np.random.default_rng(seed)
+    centres = shared.standard_normal((topics, LATENT), dtype=np.float32)
+    turn = shared.standard_normal((LATENT, dimensions), dtype=np.float32)
+    out = np.empty((rows, dimensions), np.float32)
+    for start in range(0, rows, 10_000):
+        some = out[start : start + 10_000]
+        latent = centres[rng.integers(0, topics, len(some))]
+        latent += 0.5 * rng.standard_normal(latent.shape, dtype=np.float32)
+        some[:] = latent @ turn + rng.standard_normal(some.shape, dtype=np.float32)
+        some /= np.linalg.norm(some, axis=1, keepdims=True)
+    return out
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -54,8 +70,13 @@ def quantile(values: list[float], share: float) -> float:
     return float(np.quantile(values, share))
 
 
+def resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def ingest(collection: Collection, vectors: Floats) -> float:
-    """Documents per second, durable, in batches."""
+    """Documents per second, durable, in batches: from the call to the commit."""
     spent = 0.0
     for start in range(0, len(vectors), BATCH):
         batch = [
@@ -66,121 +87,167 @@ def ingest(collection: Collection, vectors: Floats) -> float:
     return len(vectors) / spent * 1000
 
 
-def raw_index(collection: Collection, vectors: Floats) -> tuple[Any, Any]:
-    """FAISS alone: the very same graph if one is built, a flat index otherwise; and its search parameters."""
-    if collection.index.base is None:
+def raw_search(collection: Collection, vectors: Floats) -> Callable[[Floats], object]:
+    """FAISS alone, on the very same index with the same parameters; a flat index if none is built."""
+    base = collection.local.base
+    if base is None:
         flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(vectors)
-        return flat, None
-    inner = faiss.downcast_index(collection.index.base.index.index)
-    return inner, faiss.SearchParametersHNSW(efSearch=collection.settings.search_width)
+        return lambda query: flat.search(query, K)
+    parameters = base.parameters(K)
+    return lambda query: base.outer.search(query, K, params=parameters)
 
 
-def compare(collection: Collection, vectors: Floats, queries: Floats) -> dict[str, float]:
-    """One query at a time: raw FAISS, our index, and our index with the documents fetched."""
-    raw, parameters = raw_index(collection, vectors)
-    times: dict[str, list[float]] = {"raw": [], "index": [], "documents": []}
+def compare(collection: Collection, vectors: Floats, queries: Floats, truth: npt.NDArray[np.int64]) -> dict[str, float]:
+    """One query at a time: raw FAISS, our dense search, and our dense search with the documents fetched."""
+    raw = raw_search(collection, vectors)
+    times: dict[str, list[float]] = {"raw": [], "store": [], "documents": []}
     for turn, query in enumerate(queries):
         one = query[None]
         works: list[tuple[str, Callable[[], object]]] = [
-            ("raw", lambda one=one: raw.search(one, K, params=parameters)),
-            ("index", lambda one=one: collection.dense(one, K)),
+            ("raw", lambda one=one: raw(one)),
+            ("store", lambda one=one: collection.dense(one, K)),
             ("documents", lambda one=one: collection.documents(collection.dense(one, K)[0].labels)),
         ]
         for name, work in works[turn % 3 :] + works[: turn % 3]:  # nobody always comes to a warm cache
             times[name].append(timed(work))
-    hits = 0
-    for query in queries:  # apart from the timing: comparing with every row empties the caches
-        [found] = collection.dense(query[None], K)
-        exact = set(np.argpartition(-(vectors @ query), K)[:K].tolist())
-        hits += len(exact & {int(d.id[1:]) for d in collection.documents(found.labels).values()})
     medians = {f"{name}_p50_ms": statistics.median(values) for name, values in times.items()}
     return medians | {
-        "index_over_raw": medians["index_p50_ms"] / medians["raw_p50_ms"],
-        "index_p99_ms": quantile(times["index"], 0.99),
-        "recall_at_10": hits / (K * len(queries)),
+        "store_over_raw": medians["store_p50_ms"] / medians["raw_p50_ms"],
+        "documents_over_raw": medians["documents_p50_ms"] / medians["raw_p50_ms"],
+        "recall_at_10": recall(collection, queries, truth),
     }
 
 
-def filtered(collection: Collection, vectors: Floats, queries: Floats) -> dict[str, float]:
-    """A filter that lets one in a hundred through; the first use of it reads the metadata, later ones remember."""
-    clause = compile_filter({"field": "n", "operator": "==", "value": 7})
-    first = timed(lambda: collection.dense(queries[:1], K, clause))
-    allowed = np.arange(7, len(vectors), 100)
-    times, hits = [], 0
-    for query in queries:
-        times.append(timed(lambda query=query: collection.dense(query[None], K, clause)))
+def recall(collection: Collection, queries: Floats, truth: npt.NDArray[np.int64], clause: Any = None) -> float:
+    hits = 0
+    for query, best in zip(queries, truth, strict=True):
         [found] = collection.dense(query[None], K, clause)
-        exact = set(allowed[np.argsort(-(vectors[allowed] @ query))[:K]].tolist())
-        hits += len(exact & {int(d.id[1:]) for d in collection.documents(found.labels).values()})
+        hits += len({f"d{i}" for i in best} & {d.id for d in collection.documents(found.labels).values()})
+    return hits / truth.size
+
+
+def nearest(vectors: Floats, queries: Floats) -> npt.NDArray[np.int64]:
+    return faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+
+def filtered(collection: Collection, vectors: Floats, queries: Floats) -> dict[str, float]:
+    """A filter that lets one in a hundred through: looked up anew (as after a write), and remembered."""
+    clause = compile_filter(FILTER)
+    fresh = []
+    for query in queries[:20]:
+        collection._filters.clear()
+        fresh.append(timed(lambda query=query: collection.dense(query[None], K, clause)))
+    remembered = [timed(lambda query=query: collection.dense(query[None], K, clause)) for query in queries]
+    allowed = np.arange(7, len(vectors), 100)
     return {
-        "filter_first_ms": first,
-        "filter_p50_ms": statistics.median(times),
-        "filter_recall_at_10": hits / (K * len(queries)),
+        "filter_fresh_p50_ms": statistics.median(fresh),
+        "filter_p50_ms": statistics.median(remembered),
+        "filter_recall_at_10": recall(collection, queries, allowed[nearest(vectors[allowed], queries)], clause),
     }
 
 
 def rebuilding(collection: Collection, queries: Floats) -> dict[str, float]:
-    """Searches while the index is built anew in another thread, against searches while nothing happens."""
-    quiet = [timed(lambda query=query: collection.dense(query[None], K)) for query in queries]
+    """Searches while the index is built anew in another thread, against searches before and after."""
     done = threading.Event()
+    seconds = 0.0
 
     def rebuild() -> None:
+        nonlocal seconds
         use_threads(1)
-        collection.maintain("rebuild")
+        give_way()  # as the server's thread for this does
+        seconds = timed(lambda: collection.maintain("rebuild")) / 1000
         done.set()
 
+    def searches(times: list[float], goes_on: Callable[[], bool]) -> list[float]:
+        while goes_on():
+            query = queries[len(times) % len(queries)]
+            times.append(timed(lambda: collection.dense(query[None], K)))
+            time.sleep(0.002)
+        return times
+
+    quiet: list[float] = []
+    searches(quiet, lambda: len(quiet) < 1_000)
     thread = threading.Thread(target=rebuild)
     thread.start()
-    busy: list[float] = []
-    while not done.is_set():
-        query = queries[len(busy) % len(queries)]
-        busy.append(timed(lambda query=query: collection.dense(query[None], K)))
-        time.sleep(0.002)
+    busy = searches([], lambda: not done.is_set())
     thread.join()
+    searches(quiet, lambda: len(quiet) < 2_000)
     return {
+        "rebuild_s": seconds,
+        "quiet_p50_ms": quantile(quiet, 0.5),
         "quiet_p99_ms": quantile(quiet, 0.99),
+        "rebuild_p50_ms": quantile(busy, 0.5),
         "rebuild_p99_ms": quantile(busy, 0.99),
         "rebuild_over_quiet_p99": quantile(busy, 0.99) / quantile(quiet, 0.99),
+        "searches_during_rebuild": len(busy),
     }
+
+
+def start(folder: Path) -> dict[str, float]:
+    """Open a data folder in this fresh process: how long, and how much memory, against what the vectors take."""
+    before = resident_bytes()
+    began = time.perf_counter()
+    catalog = Catalog(folder, Edges())
+    seconds = time.perf_counter() - began
+    collection = catalog.get("a")
+    query = np.eye(1, collection.dimensions, dtype=np.float32)
+    for _ in range(100):
+        collection.dense(query, K)
+    taken = resident_bytes() - before
+    doubts, rows = len(collection.doubts), len(collection.index)
+    catalog.close()
+    return {"start_s": seconds, "start_doubts": doubts, "memory_over_vectors": taken / (rows * 4 * query.shape[1])}
+
+
+def measure(kind: str, vectors: Floats, queries: Floats, truth: npt.NDArray[np.int64], folder: Path) -> dict[str, Any]:
+    catalog = Catalog(folder, Edges())
+    # `auto` as it comes; the others are built at any size.
+    settings = CollectionSettings() if kind == "auto" else CollectionSettings(kind=kind, flat_limit=1_000)
+    collection = catalog.create("a", settings, dimensions=vectors.shape[1], fingerprint=None)
+    found: dict[str, Any] = {"ingest_per_s": ingest(collection, vectors)}
+    found["build_s"] = timed(collection.maintain) / 1000
+    found["width"] = collection.local.base.width if collection.local.base else None
+    found |= compare(collection, vectors, queries, truth) | filtered(collection, vectors, queries)
+    if collection.local.base is not None:
+        found |= rebuilding(collection, queries)
+    catalog.close()
+    command = [sys.executable, __file__, "--start", str(folder)]
+    return found | json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--dimensions", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--kind", choices=("flat", "hnsw"), action="append")
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--dimensions", type=int, default=384)
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--kind", choices=("auto", "flat", "ivf", "hnsw"), action="append")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     use_threads(1)
-    vectors = clustered(arguments.rows, arguments.dimensions, 1)
-    queries = clustered(arguments.queries, arguments.dimensions, 2)
+    if arguments.start:
+        print(json.dumps(start(arguments.start)))
+        return
+    topics = max(1, arguments.rows // 100)
+    vectors = clustered(arguments.rows, arguments.dimensions, 1, topics)
+    queries = clustered(arguments.queries, arguments.dimensions, 2, topics)
+    truth = nearest(vectors, queries)
     report: dict[str, Any] = {
         "rows": arguments.rows,
         "dimensions": arguments.dimensions,
+        "queries": arguments.queries,
         "faiss": faiss.__version__,
-        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_at_start": round(os.getloadavg()[0], 1),
     }
-    for kind in arguments.kind or ("flat", "hnsw"):
+    for kind in arguments.kind or ("flat", "ivf", "hnsw"):
         with tempfile.TemporaryDirectory() as folder:
-            catalog = Catalog(Path(folder), Edges())
-            settings = CollectionSettings(kind=kind, flat_limit=1_000)
-            collection = catalog.create("a", settings, dimensions=arguments.dimensions, fingerprint=None)
-            found: dict[str, float] = {"ingest_per_s": ingest(collection, vectors)}
-            found["build_s"] = timed(collection.maintain) / 1000
-            found |= compare(collection, vectors, queries) | filtered(collection, vectors, queries)
-            if kind == "hnsw":
-                found |= rebuilding(collection, queries)
-            catalog.close()
-            began = time.perf_counter()
-            catalog = Catalog(Path(folder), Edges())
-            found["start_s"] = time.perf_counter() - began
-            catalog.close()
-        report[kind] = {name: round(value, 4) for name, value in found.items()}
-        print(kind, json.dumps(report[kind], indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            found = measure(kind, vectors, queries, truth, Path(folder))
+        report[kind] = {n: round(v, 4) if isinstance(v, float) else v for n, v in found.items()}
+        print(kind, json.dumps(report[kind], indent=2), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

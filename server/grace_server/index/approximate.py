@@ -11,7 +11,10 @@ index is built, and kept in FAISS's own file. N rows, Q queries.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +22,7 @@ from typing import Any, Literal
 import faiss as faiss_with_stubs
 import numpy as np
 
-from grace_server.index.matrix import Mask, nearest
+from grace_server.index.matrix import Living, nearest
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vectors import Floats, Labels
 
@@ -28,6 +31,7 @@ faiss: Any = faiss_with_stubs  # its own stubs lack half of what it has (1.15)
 FAISS_VERSION: str = faiss.__version__
 ADDED_AT_ONCE = 1_024  # rows added between two looks at whether to stop
 WIDEST_WALK = 4_096  # HNSW's efSearch under a filter
+BACKGROUND_NICENESS = 10
 
 Ann = Literal["hnsw", "ivf"]
 
@@ -46,6 +50,7 @@ class Base:
     order: Labels | None = None  # (N,) positions by ascending label; None where the labels ascend anyway
     outer: Any = field(init=False)  # IndexRefineFlat, or the same as inner
     inner: Any = field(init=False)  # IndexIVF or IndexHNSW
+    _unmasked: dict[int, Any] = field(init=False, default_factory=dict)  # FAISS's parameters by k: slow to make
 
     def __post_init__(self) -> None:
         outer = faiss.downcast_index(self.index.index)
@@ -95,20 +100,23 @@ class Base:
             places = self.order[places]
         return np.asarray(places[self.labels[places] == labels], dtype=np.int64)
 
-    def search(self, queries: Floats, k: int, *, alive: Mask | None = None) -> tuple[Labels, Floats]:
-        """Positions (Q, k) and scores; -1 where the walk found no more. `alive` (N,) masks rows out."""
-        selector = bits = None
-        share = 1.0
-        if alive is not None:
-            bits = np.packbits(alive, bitorder="little")  # must outlive the search: FAISS keeps a bare pointer
-            selector = faiss.IDSelectorBitmap(len(alive), faiss.swig_ptr(bits))
-            share = max(1, np.count_nonzero(alive)) / len(alive)
-        parameters = self.parameters(k, share, selector)
+    def search(self, queries: Floats, k: int, *, living: Living | None = None) -> tuple[Labels, Floats]:
+        """Positions (Q, k) and scores; -1 where the walk found no more. Rows that are not `living` are not found."""
+        if living is not None:
+            parameters = self._parameters(k, max(1, living.number) / len(living.mask), living.selector)
+        else:
+            parameters = self.parameters(k)
         scores, positions = self.outer.search(queries, k, params=parameters)
         return positions, scores
 
-    def parameters(self, k: int, share: float = 1.0, selector: Any = None) -> Any:
-        """FAISS's parameters of a search: the fewer rows a mask lets through, the wider it has to look."""
+    def parameters(self, k: int) -> Any:
+        """FAISS's parameters of a search without a mask."""
+        if (known := self._unmasked.get(k)) is None:
+            known = self._unmasked[k] = self._parameters(k, 1.0, None)
+        return known
+
+    def _parameters(self, k: int, share: float, selector: Any) -> Any:
+        """The fewer rows a mask lets through, the wider a search has to look."""
         if not isinstance(self.inner, faiss.IndexIVF):
             width = min(max(self.width, 2 * k) / share, max(WIDEST_WALK, self.width, 2 * k))
             return faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(width))
@@ -125,6 +133,13 @@ class Base:
         store = self.inner.storage if self.outer is self.inner else self.outer.refine_index
         flat = faiss.downcast_index(store)
         return np.asarray(faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)).reshape(flat.ntotal, flat.d)
+
+    def chunks(self, living: Living | None, rows: int) -> Iterator[tuple[Labels, Floats]] | None:
+        """The living rows, so many at a time; None if the vectors are not in memory."""
+        if (held := self.rows()) is None:
+            return None
+        keep = np.arange(len(self)) if living is None else np.flatnonzero(living.mask)
+        return ((self.labels[some], held[some]) for some in np.split(keep, range(rows, len(keep), rows)))
 
     def scan(self, queries: Floats, k: int, positions: Labels) -> tuple[Labels, Floats] | None:
         """Labels and scores of the nearest among some positions, exactly; None if the vectors are not in memory."""
@@ -145,6 +160,7 @@ class Base:
 
     def set_width(self, width: int) -> None:
         """Decide how wide searches look. While it is being built only."""
+        self._unmasked.clear()
         if isinstance(self.inner, faiss.IndexIVF):
             self.inner.nprobe = min(width, self.inner.nlist)
         else:
@@ -214,3 +230,9 @@ def load(path: Path, settings: CollectionSettings) -> Base:
 def use_threads(number: int) -> None:
     """How many threads FAISS takes for calls from this thread."""
     faiss.omp_set_num_threads(number)
+
+
+def give_way() -> None:
+    """Let other threads of this process have the processor before this one, where the system knows how."""
+    if sys.platform == "linux":  # elsewhere a priority belongs to the process, searches included
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from grace_server.index.approximate import Base
 from grace_server.index.building import build, outgrown
-from grace_server.index.matrix import Mask, Matrix, nearest
+from grace_server.index.matrix import Living, Matrix, nearest
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vector_index import Fetch, Neighbours
 from grace_server.index.vectors import Floats, Labels
@@ -26,6 +27,7 @@ Work = Literal["build", "merge", "rebuild", "flatten"]
 Chunks = Callable[[], Iterable[tuple[Labels, Floats]]]
 Exclusively = Callable[[Callable[[], None]], None]  # runs it while no write is between its commit and this index
 
+BUILD_CHUNK = 1_024  # rows copied at a time during a build
 MERGE_ROWS, MERGE_SHARE = 1_000, 0.02  # rows waiting in the matrix before they are merged: whichever is larger
 DEAD_SHARE = 0.2  # of the base before it is rebuilt
 SCAN_ROWS, SCAN_SHARE = 20_000, 0.02  # allowed labels up to which they are compared one by one: whichever is larger
@@ -36,13 +38,22 @@ FLATTEN_SHARE = 0.5  # of flat_limit, below which a base is given up
 class _State:
     matrix: Matrix
     base: Base | None = None
-    alive: Mask | None = None  # (N,) of the base; None while all of it is
-    dead: int = 0
+    living: Living | None = None  # rows of the base; None while all of them are
+
+    @property
+    def dead(self) -> int:
+        """Dead rows of the base."""
+        return 0 if self.base is None or self.living is None else len(self.base) - self.living.number
 
     @property
     def built(self) -> int:
         """Living rows of the base."""
         return 0 if self.base is None else len(self.base) - self.dead
+
+    def chunks(self) -> Iterable[tuple[Labels, Floats]] | None:
+        """All living vectors, a few at a time; None if not all of them are in memory."""
+        held = iter(()) if self.base is None else self.base.chunks(self.living, BUILD_CHUNK)
+        return None if held is None else chain(held, self.matrix.chunks(BUILD_CHUNK))
 
 
 class FaissIndex:
@@ -63,9 +74,9 @@ class FaissIndex:
         base = self._state.base
         state = _State(Matrix.empty(self.dimensions, capacity=len(live) if base is None else 0), base)
         if base is not None:
-            alive = np.zeros(len(base), np.bool_)
-            alive[base.positions(live)] = True
-            state = replace(state, alive=alive, dead=int(len(base) - alive.sum()))
+            mask = np.zeros(len(base), np.bool_)
+            mask[base.positions(live)] = True
+            state = replace(state, living=None if mask.all() else Living.of(mask))
         for labels, vectors in chunks():
             state = replace(state, matrix=state.matrix.with_rows(labels, vectors))
         with self._writing:
@@ -88,7 +99,7 @@ class FaissIndex:
         state = self._state
         parts = [state.matrix.labels]
         if state.base is not None:
-            parts.append(state.base.labels if state.alive is None else state.base.labels[state.alive])
+            parts.append(state.base.labels if state.living is None else state.base.labels[state.living.mask])
         return np.sort(np.concatenate(parts))
 
     def __len__(self) -> int:
@@ -151,7 +162,8 @@ class FaissIndex:
         return None
 
     def maintain(self, work: Work, chunks: Chunks, *, stop: Callable[[], bool], exclusively: Exclusively) -> None:
-        """Do what is due, beside searches and writes. `chunks` yields all stored vectors; one call at a time.
+        """Do what is due, beside searches and writes; one call at a time. `chunks` yields all stored vectors, and is
+        asked only where they are not in memory.
 
         Raises:
             Stopped: `stop` said so; nothing has changed.
@@ -165,7 +177,11 @@ class FaissIndex:
                     base = start.base.extended(start.matrix.labels, start.matrix.vectors, stop)
                 case _:
                     base = build(
-                        chunks, size=len(self), dimensions=self.dimensions, settings=self._settings, stop=stop
+                        lambda: start.chunks() or chunks(),
+                        size=len(start.matrix) + start.built,
+                        dimensions=self.dimensions,
+                        settings=self._settings,
+                        stop=stop,
                     )
             exclusively(lambda: self._swap(base))
 
@@ -181,33 +197,36 @@ class FaissIndex:
     def _search_base(
         self, state: _State, base: Base, queries: Floats, k: int, allowed: Labels | None
     ) -> list[Neighbours]:
-        alive = state.alive if state.dead else None
+        living = state.living
         if allowed is not None:
             positions = base.positions(allowed)
-            if alive is not None:
-                positions = positions[alive[positions]]
+            if living is not None:
+                positions = positions[living.mask[positions]]
             if len(positions) <= max(SCAN_ROWS, SCAN_SHARE * len(base)):
                 return self._scan(base, queries, k, positions)
-            alive = np.zeros(len(base), np.bool_)
-            alive[positions] = True
-        living = len(base) if alive is None else int(np.count_nonzero(alive))
-        if not living:
+            mask = np.zeros(len(base), np.bool_)
+            mask[positions] = True
+            living = Living.of(mask)
+        number = len(base) if living is None else living.number
+        if not number:
             return [Neighbours(np.empty(0, np.int64), np.empty(0, np.float32), exact=True)] * len(queries)
         wanted = min(k * self._settings.rescore if base.quantised else k, len(base))
-        positions, scores = base.search(queries, wanted, alive=alive)
+        positions, scores = base.search(queries, wanted, living=living)
         found: list[Neighbours] = []
         for i in range(len(queries)):
-            reached = positions[i] >= 0
-            if reached.sum() < min(k, living):  # the walk got lost among masked rows: never answer with fewer
-                everywhere = np.arange(len(base)) if alive is None else np.flatnonzero(alive)
-                found += self._scan(base, queries[i : i + 1], k, everywhere)
-                continue
-            labels = base.labels[positions[i][reached]]
+            reached = positions[i]
+            if reached[-1] < 0:
+                reached = reached[reached >= 0]
+                if len(reached) < min(k, number):  # the walk got lost among masked rows: never answer with fewer
+                    everywhere = np.arange(len(base)) if living is None else np.flatnonzero(living.mask)
+                    found += self._scan(base, queries[i : i + 1], k, everywhere)
+                    continue
+            labels = base.labels[reached]
             if base.quantised:
                 stored, vectors = self._fetch(labels)
                 found.append(_sorted(stored, vectors @ queries[i], k, exact=False))
             else:
-                found.append(Neighbours(labels, scores[i][reached], exact=False))
+                found.append(Neighbours(labels, scores[i][: len(labels)], exact=False))
         return found
 
     def _scan(self, base: Base, queries: Floats, k: int, positions: Labels) -> list[Neighbours]:
@@ -227,9 +246,9 @@ def _without(state: _State, labels: Labels) -> _State:
     positions = state.base.positions(labels)
     if not len(positions):
         return replace(state, matrix=matrix)
-    alive = np.ones(len(state.base), np.bool_) if state.alive is None else state.alive.copy()
-    alive[positions] = False
-    return replace(state, matrix=matrix, alive=alive, dead=int(len(alive) - np.count_nonzero(alive)))
+    mask = np.ones(len(state.base), np.bool_) if state.living is None else state.living.mask.copy()
+    mask[positions] = False
+    return replace(state, matrix=matrix, living=Living.of(mask))
 
 
 def _differing(held: Labels, rows: Floats, labels: Labels, vectors: Floats) -> Labels:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from grace_server import tracing
 from grace_server.index import searching
-from grace_server.index.approximate import Stopped, use_threads
+from grace_server.index.approximate import Stopped, give_way, use_threads
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.embedder import Embedder
@@ -52,7 +52,7 @@ class Indexes:
         self._at_once = embeddings_at_once
         # One FAISS thread per search: searches run beside each other, not each on all cores.
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, "search", lambda: use_threads(1))
-        self._builds = ThreadPoolExecutor(1, "index build", lambda: use_threads(max(1, (os.cpu_count() or 2) // 2)))
+        self._builds = ThreadPoolExecutor(1, "index build", _in_the_background)
         self._embedders: dict[str, tuple[Embedder, asyncio.Task[None]]] = {}
         self._upkeep: asyncio.Task[None] | None = None
         self._progress = asyncio.Condition()
@@ -216,3 +216,8 @@ class Indexes:
                     collection.doubts.append(f"maintenance: {error}")
                     log.warning("maintenance of index %s failed: %s", collection.name, error)
             await asyncio.sleep(MAINTENANCE_S)
+
+
+def _in_the_background() -> None:
+    use_threads(max(1, (os.cpu_count() or 2) // 2))
+    give_way()

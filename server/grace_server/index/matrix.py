@@ -6,6 +6,7 @@ Neighbouring versions share their rows. N rows, Q queries, H dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,22 @@ Mask = npt.NDArray[np.bool_]
 
 GROWTH = 1.5
 SMALLEST = 256  # rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Living:
+    """Which rows may be found, as FAISS wants it: one bit a row. Made once, used by many searches."""
+
+    mask: Mask  # (N,)
+    number: int
+    bits: npt.NDArray[np.uint8]  # FAISS keeps a bare pointer to it
+    selector: Any
+
+    @classmethod
+    def of(cls, mask: Mask) -> Living:
+        """The rows a mask lets through."""
+        bits = np.packbits(mask, bitorder="little")
+        return cls(mask, int(np.count_nonzero(mask)), bits, faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits)))
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +76,13 @@ class Matrix:
         """(N, H) the living rows, in the order of `labels`. A copy if some are dead."""
         rows = self.rows.vectors[: self.size]
         return rows[self.alive] if self.dead else rows
+
+    def chunks(self, rows: int) -> Iterator[tuple[Labels, Floats]]:
+        """The living rows, so many at a time."""
+        for start in range(0, self.size, rows):
+            some = slice(start, min(start + rows, self.size))
+            keep = self.alive[some]
+            yield self.rows.labels[some][keep], self.rows.vectors[some][keep]
 
     def with_rows(self, labels: Labels, vectors: Floats) -> Matrix:
         """The same and (N,) more labels with their (N, H) vectors. Only the newest version is added to."""
