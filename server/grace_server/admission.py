@@ -14,9 +14,10 @@ from grace.representation import Job, Representation
 from grace_server import logs, tracing
 from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
 from grace_server.metrics import Metrics
-from grace_server.stop import Item, Stop, items_of
+from grace_server.stop import Item, Stop, in_background, items_of
 
 _LONGEST_RETRY_S = 60
+_BACKGROUND_SHARE = 0.5  # of the places and their tokens that background work may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,20 @@ class _Inside:
 
 
 class Admission:
-    """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few."""
+    """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few.
+
+    But background work waits until no one else does, and takes half of the places at most: a search that comes while a
+    million documents are being embedded finds a place.
+    """
 
     def __init__(
         self, following: Stop, limits: Limits, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._following, self._limits, self._metrics, self._clock = following, limits, metrics, clock
         self._running = self._running_tokens = self._queued_tokens = 0
+        self._background = self._background_tokens = 0  # of those running
         self._waiting: dict[asyncio.Future[None], int] = {}  # in order of arrival: the ticket and its tokens
+        self._waiting_behind: dict[asyncio.Future[None], int] = {}  # background work
         self._inside: set[asyncio.Timeout] = set()
         self._finished_at: deque[float] = deque(maxlen=128)
         self._down = False
@@ -90,7 +97,7 @@ class Admission:
                 param="input",
             )
         if (
-            self._running + len(self._waiting) + len(jobs) > requests
+            self._running + self._queued + len(jobs) > requests
             or self._running_tokens + self._queued_tokens + sum(tokens) > total
         ):
             raise self._overloaded()
@@ -104,42 +111,44 @@ class Admission:
             Overloaded: the queue is full.
             QueueTimeout: no place became free in time.
         """
+        background = in_background.get()
         with tracing.span("admission", {"grace.tokens": tokens}):
-            await self._enter(tokens)
+            await self._enter(tokens, background)
         try:
             yield
         finally:
-            self._running -= 1
-            self._running_tokens -= tokens
+            self._give_back(tokens, background)
             self._finished_at.append(self._clock())
             self._grant()
 
     def fail(self) -> None:
         """The engine is dead: end everyone's waiting, inside and outside, and let nobody in."""
         self._down = True
-        for ticket in self._waiting:
+        for ticket in (*self._waiting, *self._waiting_behind):
             if not ticket.done():
                 ticket.set_exception(_down())
         now = asyncio.get_running_loop().time()
         for scope in self._inside:
             scope.reschedule(now)
 
-    async def _enter(self, tokens: int) -> None:
+    async def _enter(self, tokens: int, background: bool) -> None:
         if self._down:
             raise _down()
         self._refuse_what_never_fits(tokens)
-        if not self._waiting and self._has_room(tokens):
-            self._take(tokens)
+        ahead = self._queued if background else len(self._waiting)
+        if not ahead and self._has_room(tokens, background):
+            self._take(tokens, background)
             self._metrics.queue_seconds.observe(0.0)
             return
         limits = self._limits
-        if len(self._waiting) >= limits.queued_requests or self._queued_tokens + tokens > limits.queued_tokens:
+        if self._queued >= limits.queued_requests or self._queued_tokens + tokens > limits.queued_tokens:
             raise self._overloaded()
-        await self._queue(tokens)
+        await self._queue(tokens, background)
 
-    async def _queue(self, tokens: int) -> None:
+    async def _queue(self, tokens: int, background: bool) -> None:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = tokens
+        queue = self._waiting_behind if background else self._waiting
+        queue[ticket] = tokens
         self._queued_tokens += tokens
         self._show()
         begin = self._clock()
@@ -147,13 +156,12 @@ class Admission:
             async with asyncio.timeout(self._limits.queue_timeout_s):
                 await ticket
         except BaseException as error:
-            if ticket in self._waiting:
-                self._forget(ticket)
+            if ticket in queue:
+                self._forget(queue, ticket)
                 self._grant()
             elif ticket.done() and not ticket.cancelled() and ticket.exception() is None:
                 # The place came in the same moment as the end of the waiting: pass it on.
-                self._running -= 1
-                self._running_tokens -= tokens
+                self._give_back(tokens, background)
                 self._grant()
             if isinstance(error, TimeoutError):
                 self._metrics.rejections.labels("queue_timeout").inc()
@@ -168,28 +176,50 @@ class Admission:
             record.queue_s = max(record.queue_s, waited)
 
     def _grant(self) -> None:
-        """Let in from the head of the queue as many as fit."""
-        while self._waiting:
-            ticket, tokens = next(iter(self._waiting.items()))
-            if not ticket.done():
-                if not self._has_room(tokens):
-                    break
-                self._take(tokens)
-                ticket.set_result(None)
-            self._forget(ticket)
+        """Let in from the head of the queue as many as fit, background work last."""
+        for queue, background in ((self._waiting, False), (self._waiting_behind, True)):
+            while queue:
+                ticket, tokens = next(iter(queue.items()))
+                if not ticket.done():
+                    if not self._has_room(tokens, background):
+                        break
+                    self._take(tokens, background)
+                    ticket.set_result(None)
+                self._forget(queue, ticket)
+            if queue:
+                break
         self._show()
 
-    def _forget(self, ticket: asyncio.Future[None]) -> None:
-        self._queued_tokens -= self._waiting.pop(ticket)
+    @property
+    def _queued(self) -> int:
+        return len(self._waiting) + len(self._waiting_behind)
 
-    def _has_room(self, tokens: int) -> bool:
+    def _forget(self, queue: dict[asyncio.Future[None], int], ticket: asyncio.Future[None]) -> None:
+        self._queued_tokens -= queue.pop(ticket)
+
+    def _has_room(self, tokens: int, background: bool) -> bool:
         limits = self._limits
-        return self._running < limits.running_requests and self._running_tokens + tokens <= limits.running_tokens
+        room = self._running < limits.running_requests and self._running_tokens + tokens <= limits.running_tokens
+        if not background or not self._background:
+            return room
+        return (
+            room
+            and self._background + 1 <= _BACKGROUND_SHARE * limits.running_requests
+            and self._background_tokens + tokens <= _BACKGROUND_SHARE * limits.running_tokens
+        )
 
-    def _take(self, tokens: int) -> None:
+    def _take(self, tokens: int, background: bool) -> None:
         self._running += 1
         self._running_tokens += tokens
+        self._background += background
+        self._background_tokens += tokens * background
         self._show()
+
+    def _give_back(self, tokens: int, background: bool) -> None:
+        self._running -= 1
+        self._running_tokens -= tokens
+        self._background -= background
+        self._background_tokens -= tokens * background
 
     def _refuse_what_never_fits(self, tokens: int) -> None:
         if tokens > self._limits.running_tokens:
@@ -202,7 +232,7 @@ class Admission:
     def _overloaded(self) -> Overloaded:
         self._metrics.rejections.labels("queue_full").inc()
         return Overloaded(
-            f"the queue is full: {len(self._waiting)} texts with {self._queued_tokens} tokens are waiting",
+            f"the queue is full: {self._queued} texts with {self._queued_tokens} tokens are waiting",
             retry_after=self._retry_after(),
         )
 
@@ -211,7 +241,7 @@ class Admission:
         if len(self._finished_at) < 2:
             return 1
         rate = len(self._finished_at) / max(self._clock() - self._finished_at[0], 1e-3)
-        return max(1, min(_LONGEST_RETRY_S, math.ceil((len(self._waiting) + 1) / rate)))
+        return max(1, min(_LONGEST_RETRY_S, math.ceil((self._queued + 1) / rate)))
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[_Inside]:
@@ -255,7 +285,7 @@ class Admission:
     def _show(self) -> None:
         self._metrics.running_requests.set(self._running)
         self._metrics.running_tokens.set(self._running_tokens)
-        self._metrics.queued_requests.set(len(self._waiting))
+        self._metrics.queued_requests.set(self._queued)
         self._metrics.queued_tokens.set(self._queued_tokens)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
+from contextvars import ContextVar
 from typing import Protocol, cast
 
 from grace.engines.base import Delta
 from grace.representation import Job, Representation
 
 Item = Delta | Representation
+
+# Whether nobody waits for the answer: what an index embeds by and by lets searches and requests go first.
+in_background: ContextVar[bool] = ContextVar("in_background", default=False)
 
 
 class Stop(Protocol):

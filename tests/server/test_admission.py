@@ -12,6 +12,7 @@ from grace.prompt import Prompter
 from grace_server.admission import Admission, Limits
 from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
 from grace_server.metrics import Metrics
+from grace_server.stop import in_background
 from tests.server.conftest import Serve, until
 
 WIDE = Limits(2, 10_000, 100, 1_000_000, queue_timeout_s=5, generate_timeout_s=5)
@@ -177,3 +178,31 @@ async def test_requests_of_many_texts_do_not_lock_each_other_out(serve: Serve) -
         )
     assert all(len(reply["data"]) == 16 for reply in replies)
     await until(lambda: service.metric("grace_running_requests") == 0)
+
+
+async def test_who_is_waited_for_goes_before_background_work_and_finds_a_place(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, replace(WIDE, running_requests=4))
+    finished: list[str] = []
+
+    async def ask(name: str, *, background: bool) -> None:
+        in_background.set(background)
+        await admission.represent(prompter.job(name))
+        finished.append(name)
+
+    behind = [asyncio.create_task(ask(f"behind {i}", background=True)) for i in range(6)]
+    await asyncio.sleep(0.01)
+    assert metrics.registry.get_sample_value("grace_running_requests") == 2  # half of the places
+    first = [asyncio.create_task(ask(f"first {i}", background=False)) for i in range(6)]
+    await asyncio.gather(*behind, *first)
+    assert {name.split()[0] for name in finished[:2]} == {"behind"}  # those that were running
+    assert {name.split()[0] for name in finished[2:8]} == {"first"}
+    all_released(metrics)
+
+
+async def test_background_work_that_takes_more_than_its_share_is_let_in_alone(prompter: Prompter) -> None:
+    job = prompter.job("a text")
+    admission, engine, metrics = make(prompter, replace(WIDE, running_tokens=job.tokens_needed))
+    in_background.set(True)
+    await asyncio.gather(*(admission.represent(prompter.job("a text", sample=i)) for i in range(2)))
+    assert engine.calls == 2
+    all_released(metrics)

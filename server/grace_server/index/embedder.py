@@ -16,6 +16,7 @@ from grace_server.index.collection import Collection
 from grace_server.index.model import Model
 from grace_server.index.reading import Pending
 from grace_server.index.writing import Embedded
+from grace_server.stop import in_background
 
 ATTEMPTS = 3  # of a text at which the engine fails
 RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
@@ -63,7 +64,8 @@ class Embedder:
         return counted / elapsed if counted and elapsed > 0 else None
 
     async def run(self) -> None:
-        """Embed what waits, for ever."""
+        """Embed what waits, for ever. In a task of its own, whose texts let everyone else's go first."""
+        in_background.set(True)
         working: dict[asyncio.Task[Outcome], int] = {}
         try:
             while True:
@@ -143,7 +145,7 @@ class Embedder:
         sums = None if settings.sums == "none" else made.representation.sums
         if sums is not None and settings.sums == "float16":
             # Sums of many tokens could pass what half precision can hold; explanations know no common factor.
-            sums = sums / made.representation.pooled_tokens
+            sums = (sums / made.representation.pooled_tokens).astype(sums.dtype)
         return Embedded(
             label=waiting.label,
             vector=made.vector,
