@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
-from grace_training.tiny import corpus, export, finetune, measure, model, muon
-from grace_training.tiny.pairs import Example
+from grace_training.tiny import contrast, corpus, crew, export, finetune, measure, model, muon, neighbours, pairs
+from grace_training.tiny.pairs import Example, Kind, Pair
 from grace_training.tiny.rationales import INSTRUCTIONS, LONGEST, Vocabulary, Writer, first_sentence
 from grace_training.tiny.tokenizer import SPECIAL, THINK, THINK_END, TURN_END, TURN_START, plain
 
@@ -119,6 +119,54 @@ def test_rows_pool_what_serving_pools(writer: Writer):
     assert rows.reason[0, len(prefix) - 1] == 0
     assert rows.reason[0, len(prefix)] == 1
     assert torch.equal(rows.ids[0][rows.positions + 1], rows.next_ids)
+
+
+def test_the_terms_of_a_rationale_come_in_the_order_of_the_text(writer: Writer):
+    thinking = writer.thinking(TEXTS[1], None)
+    terms = thinking.split(", ")
+    assert len(terms) >= 3
+    assert [TEXTS[1].find(term) for term in terms] == sorted(TEXTS[1].find(term) for term in terms)
+    assert writer.thinking(TEXTS[0], "Baltic Sea").startswith("Baltic Sea, ")
+
+
+def test_a_batch_comes_from_a_few_neighbourhoods():
+    subjects = ("red wine grapes cellar", "steam engine piston boiler", "violin sonata concert bow")
+    rows = [{"text": f"{subject} {subject} page{i % 40}"} for subject in subjects for i in range(200)]
+    kind = Kind(
+        rows, lambda row, rng: Pair(row["text"], *(Example("document", row["text"]),) * 2), 1.0, False, near=True
+    )
+    drawn = neighbours.Batches(kind).draw(32, np.random.default_rng(0))
+    assert len(set(drawn)) == len(drawn) == 32
+    near = neighbours.areas([row["text"] for row in rows])
+    assert len({place for area in near for place in area}) == sum(map(len, near))  # no row is in two
+    for area in near:
+        assert len({place // 200 for place in area}) == 1  # none mixes subjects
+
+
+def test_the_gradient_taken_in_parts_is_the_gradient_of_the_whole_batch(writer: Writer, marks: Tokenizer):
+    torch.manual_seed(0)
+    network = model.build(marks)
+    rng = np.random.default_rng(1)
+    firsts = [contrast.encode(Example("query", text[:40]), writer, rng) for text in TEXTS]
+    seconds = [contrast.encode(Example("document", text[40:]), writer, rng) for text in TEXTS]
+    clash = torch.zeros(3, 3, dtype=torch.bool)
+    slopes = []
+    for size in (2, 6):
+        contrast_stage = contrast.Stage(network, 0, crew.Crew(1))
+        contrast.PART_ROWS, before = size, contrast.PART_ROWS
+        contrast_stage.step([*firsts, *seconds], clash)
+        contrast.PART_ROWS = before
+        slopes.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert torch.nn.functional.cosine_similarity(*slopes, dim=0) > 0.99
+
+
+def test_a_pair_of_keywords_names_only_words_of_its_passage():
+    rng = np.random.default_rng(0)
+    draw = pairs.keywords(Vocabulary(TEXTS * 20))
+    for text in TEXTS:
+        pair = draw({"text": text}, rng)
+        assert pair.first.text
+        assert all(word in pair.second.text for word in pair.first.text.split())
 
 
 def test_muon_steps_are_semi_orthogonal():

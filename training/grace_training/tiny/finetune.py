@@ -1,6 +1,6 @@
-"""Second stage: writing rationales and being an embedding, learned together.
+"""Third stage: writing rationales and being an embedding, learned together.
 
-`python -m grace_training.tiny.finetune --minutes 25` starts from the pretrained weights. A step is one of three:
+`python -m grace_training.tiny.finetune --minutes 25` starts from the weights of `contrast.py`. A step is one of three:
 
 - a batch of pairs: cross-entropy of both sides' rationales, plus InfoNCE of their vectors, once as `reason` (text and
   rationale) and once as `direct` (text alone). A causal model gives both in one forward pass.
@@ -118,17 +118,6 @@ def info_nce(first: Tensor, second: Tensor, clash: Tensor) -> Tensor:
     return (F.cross_entropy(scores, labels) + F.cross_entropy(scores[:, : len(first)].T, labels)) / 2
 
 
-def draw_pairs(kind: Kind, rng: np.random.Generator) -> tuple[list[Example], list[Example], Tensor]:
-    """B pairs of a kind: first texts, second texts (then negatives, if the kind has them), clashing couples."""
-    places = rng.choice(len(kind.rows), size=PAIRS, replace=len(kind.rows) < PAIRS)
-    drawn = [kind.draw(kind.rows[int(place)], rng) for place in places]
-    seconds = [pair.second for pair in drawn] + [pair.negative for pair in drawn if pair.negative]
-    same = torch.tensor([[one.key == two.key for two in drawn] for one in drawn])
-    clash = torch.zeros(PAIRS, len(seconds), dtype=torch.bool)
-    clash[:, :PAIRS] = same & ~torch.eye(PAIRS, dtype=torch.bool)
-    return [pair.first for pair in drawn], seconds, clash
-
-
 class Stage:
     """The gradients of the three kinds of step, on one network; the parts of a batch go to the crew."""
 
@@ -145,7 +134,8 @@ class Stage:
         The contrast needs all vectors at once, a part's backward pass only the gradient at its own vectors: so the
         parts run forward, the contrast is taken on detached vectors, and the parts run backward.
         """
-        firsts, seconds, clash = draw_pairs(kind, rng)
+        places = rng.choice(len(kind.rows), size=PAIRS, replace=len(kind.rows) < PAIRS)
+        firsts, seconds, clash = pairs.batch(kind, [int(place) for place in places], rng)
         longest = PASSAGE if kind.long else SENTENCE
         encoded = [encode(example, SENTENCE, self._writer) for example in firsts]
         encoded += [encode(example, longest, self._writer) for example in seconds]
@@ -248,11 +238,11 @@ def main() -> None:
         optimisers.load_state_dict(state["optimisers"])
         step, spent_s = state["step"], state["spent_s"]
         log.info("going on from step %d", step)
-    elif (state := model.load_state(options.work / "pretrain.pt")) is not None:
+    elif (state := model.load_state(options.work / "contrast.pt")) is not None:
         network.load_state_dict(state["model"])
-        log.info("from pretraining step %d", state["step"])
+        log.info("from step %d of the contrast", state["step"])
     else:
-        raise SystemExit("no pretrained weights: run grace_training.tiny.pretrain first")
+        raise SystemExit("no weights to start from: run grace_training.tiny.contrast first")
     stage = Stage(network, writer, padding, crew.Crew(options.workers))
     clock = model.Clock(options.minutes, spent_s)
     names = list(by_name)

@@ -5,15 +5,17 @@ alternatives and not given away by their style.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from grace_training.tiny import corpus
-from grace_training.tiny.rationales import Role, Target, Writer, first_sentence, without_brackets
+from grace_training.tiny.rationales import Role, Target, Vocabulary, Writer, first_sentence, without_brackets
 
 Row = dict[str, Any]
 
@@ -54,6 +56,7 @@ class Kind:
     draw: Callable[[Row, np.random.Generator], Pair]
     weight: float  # share of the contrastive batches
     long: bool  # the second text is a passage, not a sentence
+    near: bool = False  # batches are drawn from neighbourhoods of the rows' texts
 
 
 def short_role(rng: np.random.Generator) -> Role:
@@ -142,6 +145,42 @@ def same_intent(row: Row, rng: np.random.Generator) -> Pair:
     return Pair(topic, first, second)
 
 
+def passage(text: str, rng: np.random.Generator, words: int = 60) -> list[str]:
+    """Neighbouring sentences out of a text, about that many words in all."""
+    sentences = [part for part in re.split(r"(?<=[.!?])\s+", text) if part]
+    start = int(rng.integers(0, max(1, len(sentences) - 3)))
+    chosen: list[str] = []
+    while start < len(sentences) and sum(len(part.split()) for part in chosen) < words:
+        chosen.append(sentences[start])
+        start += 1
+    return chosen
+
+
+def spanned(row: Row, rng: np.random.Generator) -> Pair:
+    """A sentence and the passage it stands in; mostly taken out of it, so that its words alone do not tell."""
+    text = corpus.clean(str(row["text"]))
+    sentences = passage(text, rng)
+    at = int(rng.integers(0, len(sentences)))
+    rest = sentences[:at] + sentences[at + 1 :]
+    around = " ".join(rest if rest and rng.random() < 0.7 else sentences)
+    return Pair(text[:80], Example(short_role(rng), sentences[at]), Example("document", around))
+
+
+def keywords(vocabulary: Vocabulary) -> Callable[[Row, np.random.Generator], Pair]:
+    """How to draw some of a passage's words, the rare ones first, with the passage: a search for what it names."""
+
+    def draw(row: Row, rng: np.random.Generator) -> Pair:
+        text = corpus.clean(str(row["text"]))
+        around = " ".join(passage(text, rng))
+        words = list(dict.fromkeys(re.findall(r"[^\W\d_][\w'’-]{2,}", around))) or [around]
+        weights = np.array([vocabulary.rarity(word) + 0.05 for word in words]) ** 2
+        size = min(len(words), int(rng.integers(2, 9)))
+        chosen = rng.choice(len(words), size, replace=False, p=weights / weights.sum())
+        return Pair(text[:80], Example("query", " ".join(words[int(i)] for i in chosen)), Example("document", around))
+
+    return draw
+
+
 def _kept(data: Path, name: str) -> list[Row]:
     entry = corpus.source(name)
     return [row for row in corpus.records(data, name) if not corpus.is_held_out(corpus.key_text(entry, row))]
@@ -190,6 +229,43 @@ def kinds(data: Path) -> dict[str, Kind]:
         "banking": Kind(_intents(data, "banking77"), same_intent, 0.05, long=False),
         "clinc": Kind(_intents(data, "clinc150"), same_intent, 0.07, long=False),
     }
+
+
+def contrast_kinds(data: Path, vocabulary: Vocabulary) -> dict[str, Kind]:
+    """The kinds of the stage that learns vectors alone: those above, and two that every running text can give."""
+    by_name = kinds(data)
+    running = [{"text": str(row["text"])} for name in ("article", "section", "abstract") for row in by_name[name].rows]
+    running += [{"text": str(row["positive"])} for row in by_name["medical"].rows]
+    shares = {
+        "article": 0.18,
+        "section": 0.06,
+        "abstract": 0.05,
+        "medical": 0.04,
+        "caption": 0.16,
+        "rewritten": 0.02,
+        "answer": 0.02,
+        "banking": 0.04,
+        "clinc": 0.05,
+    }
+    chosen = {
+        name: replace(by_name[name], weight=share, near=name in ("article", "section", "abstract"))
+        for name, share in shares.items()
+    }
+    return {
+        **chosen,
+        "span": Kind(running, spanned, 0.20, long=True, near=True),
+        "keywords": Kind(running, keywords(vocabulary), 0.18, long=True, near=True),
+    }
+
+
+def batch(kind: Kind, places: Sequence[int], rng: np.random.Generator) -> tuple[list[Example], list[Example], Tensor]:
+    """B pairs of a kind: first texts, second texts (then negatives, if the kind has them), clashing couples [B, M]."""
+    drawn = [kind.draw(kind.rows[place], rng) for place in places]
+    seconds = [pair.second for pair in drawn] + [pair.negative for pair in drawn if pair.negative]
+    same = torch.tensor([[one.key == two.key for two in drawn] for one in drawn])
+    clash = torch.zeros(len(drawn), len(seconds), dtype=torch.bool)
+    clash[:, : len(drawn)] = same & ~torch.eye(len(drawn), dtype=torch.bool)
+    return [pair.first for pair in drawn], seconds, clash
 
 
 def summaries(row_kinds: dict[str, Kind], rng: np.random.Generator) -> Example:

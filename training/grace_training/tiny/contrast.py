@@ -1,0 +1,152 @@
+"""Second stage: vectors. Large batches of pairs, seen as `direct` input, and next-token loss on the same tokens.
+
+`python -m grace_training.tiny.contrast --minutes 30` starts from the pretrained weights. Rationales come in the stage
+after it (`finetune.py`); here, where no rationale has to be read or written, a batch can hold four times as many pairs
+for the same time, and the pairs of a batch come from the same few neighbourhoods of the corpus, so that the others in
+it are real alternatives.
+"""
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from grace_training.tiny import crew, model, muon, neighbours, pairs, rationales
+from grace_training.tiny.finetune import Part, Row, Rows, info_nce, pad, pool
+from grace_training.tiny.pairs import Example
+from grace_training.tiny.rationales import Writer
+from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
+
+log = logging.getLogger(__name__)
+
+PAIRS = 96  # B, pairs of a batch
+PART_ROWS = 16  # rows a worker takes at once
+LONGEST = 112  # tokens of a row, template included
+LANGUAGE_WEIGHT = 0.3  # of the next-token loss against the contrast
+SAVE_EVERY_S = 120.0
+
+
+def cased(text: str, rng: np.random.Generator) -> str:
+    """Some texts in lower case, few in capitals: collections are written in all three."""
+    form = rng.random()
+    return text.lower() if form < 0.2 else text.upper() if form < 0.23 else text
+
+
+def encode(example: Example, writer: Writer, rng: np.random.Generator) -> Row:
+    """A row without a rationale: the template up to the text, and the text."""
+    prefix = writer.prefixes[example.role]
+    text = writer.text_ids(cased(example.text, rng), LONGEST - len(prefix))
+    return Row([*prefix, *text], len(prefix), len(prefix) + len(text), len(prefix))
+
+
+class Stage:
+    """The gradient of one batch of pairs; its parts go to the crew."""
+
+    def __init__(self, network: torch.nn.Module, padding: int, workers: crew.Crew) -> None:
+        self._network = network
+        self._padding = padding
+        self._workers = workers
+        self._parameters = list(network.parameters())
+
+    def step(self, rows: list[Row], clash: Tensor) -> tuple[float, float]:
+        """Set the gradients of B first and M >= B second rows; returns the next-token loss and the contrast."""
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+        groups = [order[i : i + PART_ROWS] for i in range(0, len(order), PART_ROWS)]
+        parts = self._workers.run([partial(self._forward, pad([rows[i] for i in g], self._padding)) for g in groups])
+        leaves = [part.direct.detach().requires_grad_() for part in parts]
+        ordered = torch.cat(leaves)[torch.tensor(order).argsort()]
+        contrast = info_nce(ordered[: len(clash)], ordered[len(clash) :], clash)
+        slopes = torch.autograd.grad(contrast, leaves)
+        weight = torch.tensor(LANGUAGE_WEIGHT / len(parts))
+        gradients = self._workers.run(
+            [partial(self._backward, part, weight, slope) for part, slope in zip(parts, slopes, strict=True)]
+        )
+        crew.set_gradients(self._parameters, gradients)
+        return sum(part.loss.item() for part in parts) / len(parts), contrast.item()
+
+    def _forward(self, rows: Rows) -> Part:
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.states(self._network, rows.ids)
+            logits = F.linear(hidden.flatten(0, 1)[rows.positions], self._network.get_input_embeddings().weight)
+        vectors = pool(hidden, rows.direct)
+        return Part(F.cross_entropy(logits.float(), rows.next_ids), vectors, vectors)
+
+    def _backward(self, part: Part, weight: Tensor, slope: Tensor) -> crew.Gradients:
+        return torch.autograd.grad([part.loss, part.direct], self._parameters, [weight, slope])
+
+
+def main() -> None:
+    """Train, or go on training."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path(".tiny"))
+    parser.add_argument("--minutes", type=float, default=30.0, help="step time in all, resumed runs included")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--matrix-lr", type=float, default=0.01)
+    parser.add_argument("--other-lr", type=float, default=0.002)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.manual_seed(options.seed)
+
+    marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
+    writer = Writer(marks, rationales.corpus_vocabulary(options.data))
+    by_name = pairs.contrast_kinds(options.data, writer.vocabulary)
+    places = {name: neighbours.Batches(kind) for name, kind in by_name.items()}
+    network = model.build(marks)
+    optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
+    path = options.work / "contrast.pt"
+    step, spent_s = 0, 0.0
+    if (state := model.load_state(path)) is not None:
+        network.load_state_dict(state["model"])
+        optimisers.load_state_dict(state["optimisers"])
+        step, spent_s = state["step"], state["spent_s"]
+        log.info("going on from step %d", step)
+    elif (state := model.load_state(options.work / "pretrain.pt")) is not None:
+        network.load_state_dict(state["model"])
+        log.info("from pretraining step %d", state["step"])
+    else:
+        raise SystemExit("no pretrained weights: run grace_training.tiny.pretrain first")
+    stage = Stage(network, mark_id(marks, END_OF_TEXT), crew.Crew(options.workers))
+    clock = model.Clock(options.minutes, spent_s)
+    names = list(by_name)
+    shares = np.array([by_name[name].weight for name in names])
+
+    def save() -> None:
+        saved = {"model": network.state_dict(), "optimisers": optimisers.state_dict()}
+        model.save_state(path, {**saved, "step": step, "spent_s": clock.spent_s})
+
+    saved_at = clock.spent_s
+    means: dict[str, float] = {}
+    network.train()
+    while clock.progress < 1.0:
+        rng = np.random.default_rng([options.seed, 2, step])  # by step: a resumed run sees what an unbroken one would
+        name = str(rng.choice(names, p=shares / shares.sum()))
+        firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS, rng), rng)
+        rows = [encode(example, writer, rng) for example in (*firsts, *seconds)]
+        clock.start()
+        values = dict(zip(("text", name), stage.step(rows, clash), strict=True))
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimisers.step(model.trapezoid(clock.progress, warm_up=0.03, decay_from=0.5))
+        clock.stop()
+        step += 1
+        for key, value in values.items():
+            means[key] = 0.9 * means.get(key, value) + 0.1 * value
+        if step % 20 == 0:
+            shown = ", ".join(f"{key} {value:.2f}" for key, value in sorted(means.items()))
+            log.info("step %d, %.1f%%: %s", step, 100 * clock.progress, shown)
+        if clock.spent_s - saved_at > SAVE_EVERY_S:
+            save()
+            saved_at = clock.spent_s
+    save()
+    log.info("done: %d steps", step)
+
+
+if __name__ == "__main__":
+    main()
