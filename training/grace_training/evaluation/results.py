@@ -51,7 +51,7 @@ CATEGORIES = (
 )
 GENERAL = "General"
 Status = Literal["done", "failed"]
-Kind = Literal["mean", "spearman", "max_ap", "v_measure"]
+Kind = Literal["mean", "spearman", "max_ap", "v_measure", "perplexity"]
 
 
 class BadResults(TrainingError):
@@ -146,7 +146,8 @@ class Group:
 
     `mean`: the mean of `values` (per query, text or cluster set). `spearman`: of `predicted["cosine"]` with `gold`.
     `max_ap`: the best average precision among `predicted` (larger = more alike) against labels `gold`.
-    `v_measure`: of `predicted["cluster"]` against labels `gold`.
+    `v_measure`: of `predicted["cluster"]` against labels `gold`. `perplexity`: exp of the sum of `predicted["nats"]`
+    over the sum of `predicted["tokens"]`.
     """
 
     name: str  # the subset; "default" where there is one

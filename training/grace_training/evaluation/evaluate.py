@@ -1,0 +1,180 @@
+"""Run a model on tasks, one by one, and leave a result for each: done or failed, never missing.
+
+mteb loads, scores and writes its own files; around it, texts are counted and compared with training data, items are
+kept for intervals, and the run's record is written after every task, so that a kill loses one task at most.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mteb
+from mteb.abstasks import AbsTask
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
+from mteb.cache import ResultCache
+from mteb.models import EncoderProtocol
+from mteb.results import TaskResult
+from tqdm.auto import tqdm
+
+from grace_training.evaluation.items import Collector
+from grace_training.evaluation.leaks import TrainingTexts, named_leaks
+from grace_training.evaluation.observing import Observed, ObservedSearch, Texts
+from grace_training.evaluation.results import OWN, Group, Items, Leak, Run, TaskRecord, read_run, write_items, write_run
+
+_BATCH = 256  # texts in one of mteb's batches; the engine sees a stream
+
+
+@dataclass(frozen=True, slots=True)
+class Harness:
+    """What all runs of one command share."""
+
+    out: Path
+    benchmark: str = ""
+    training: TrainingTexts | None = None
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task -> file -> SHA-256
+    subsampled: Mapping[str, int] = field(default_factory=dict)  # task -> how many samples it has in full
+    prepare: Callable[[AbsTask], None] | None = None  # before a task is scored: a peer may have to be fitted
+    overwrite: bool = False
+    show_progress: bool = True
+
+    def run(
+        self, run: Run, model: Any, tasks: Sequence[AbsTask], *, measure: Callable[[Run], Run] | None = None
+    ) -> Run:
+        """Evaluate a model on tasks; what the folder already holds of them is kept, unless it failed.
+
+        `measure` adds to the run what was counted on the way; it is called after every task.
+        """
+        folder = self.folder(model)
+        path = folder / OWN / "run.json"
+        if path.exists() and not self.overwrite:
+            earlier = read_run(path)
+            run = replace(run, tasks=earlier.tasks, samples=earlier.samples, texts_per_s=earlier.texts_per_s)
+            run = replace(run, rationale_tokens=earlier.rationale_tokens, expected=earlier.expected)
+        names = [task.metadata.name for task in tasks]
+        run = replace(run, benchmark=self.benchmark, expected=tuple(dict.fromkeys([*run.expected, *names])))
+        with tqdm(tasks, unit="task", disable=not self.show_progress) as bar:
+            for task in bar:
+                bar.set_description(task.metadata.name)
+                if self._is_done(run, task, model):
+                    continue
+                record, groups = self._one(fresh(task), model, run.data)
+                if groups:
+                    write_items(Items(record.task, record.metric, groups), folder)
+                run = run.with_task(record)
+                run = measure(run) if measure else run
+                write_run(run, folder)
+        write_run(run, folder)
+        return run
+
+    def folder(self, model: Any) -> Path:
+        """Where mteb keeps this model's results."""
+        return ResultCache(self.out).get_task_result_path("task", model.mteb_model_meta).parent
+
+    def _is_done(self, run: Run, task: AbsTask, model: Any) -> bool:
+        record = run.record(task.metadata.name)
+        if self.overwrite or record is None or record.status != "done":
+            return False
+        stored = ResultCache(self.out).load_task_result(task.metadata.name, model.mteb_model_meta)
+        return stored is not None and stored.dataset_revision == task.metadata.dataset["revision"]
+
+    def _one(self, task: AbsTask, model: Any, card: Mapping[str, str]) -> tuple[TaskRecord, tuple[Group, ...]]:
+        """A task's record and items. Whatever it raises is its reason for having failed."""
+        meta, started = task.metadata, time.perf_counter()
+        record = TaskRecord(
+            task=meta.name,
+            category=str(meta.type),
+            metric=meta.main_score,
+            status="failed",
+            superseded_by=task.superseded_by,
+            subsampled_from=self.subsampled.get(meta.name),
+        )
+        try:
+            if isinstance(task, AbsTaskAggregate):
+                return self._aggregate(record, task, model, card)
+            result, groups, texts = self._scored(task, model)
+            score = float(result.get_score())
+            if not math.isfinite(score):
+                raise ValueError(f"{meta.main_score} is not a number: are all vectors alike?")
+        except Exception as error:  # noqa: BLE001 - see above; only an interrupt goes through
+            reason = f"{type(error).__name__}: {error}".strip().rstrip(":")
+            return replace(record, reason=reason, seconds=time.perf_counter() - started), ()
+        record = replace(
+            record,
+            status="done",
+            score=score,
+            samples=sum(len(group.values) or len(group.gold) for group in groups) or _samples(task),
+            texts=len(texts),
+            seconds=round(time.perf_counter() - started, 3),
+            leaks=self._leaks(meta.name, texts, card),
+        )
+        return record, groups
+
+    def _scored(self, task: AbsTask, model: Any) -> tuple[TaskResult, tuple[Group, ...], Texts]:
+        texts = Texts()
+        if not task.data_loaded:
+            task.load_data()
+        if self.prepare is not None:
+            self.prepare(task)
+        encodes = isinstance(model, EncoderProtocol)
+        observed: Any = Observed(model, texts) if encodes else ObservedSearch(model, texts)
+        with tempfile.TemporaryDirectory() as folder:
+            collector = Collector(task, Path(folder))
+            result = mteb.evaluate(
+                observed,
+                task,
+                cache=ResultCache(self.out),
+                overwrite_strategy="always",
+                encode_kwargs={"batch_size": _BATCH, "show_progress_bar": False},
+                prediction_folder=collector.prediction_folder,
+                show_progress_bar=False,
+                co2_tracker=False,
+            ).task_results[0]
+            return result, collector.groups(result.scores), texts
+
+    def _aggregate(
+        self, record: TaskRecord, task: AbsTaskAggregate, model: Any, card: Mapping[str, str]
+    ) -> tuple[TaskRecord, tuple[Group, ...]]:
+        """A task that is the mean of others, CQADupstack: all of them, or failed."""
+        parts, groups = [], []
+        for part in task.metadata.tasks:
+            done, items = self._one(fresh(part), model, card)
+            if done.status == "failed":
+                return replace(record, reason=f"{done.task}: {done.reason}"), ()
+            parts.append(done)
+            groups += [replace(group, name=f"{done.task} {group.name}") for group in items]
+        stored = [ResultCache(self.out).load_task_result(p.task, model.mteb_model_meta) for p in parts]
+        combined = task.combine_task_results([result for result in stored if result is not None])
+        ResultCache(self.out).save_to_cache(combined, model.mteb_model_meta)
+        record = replace(
+            record,
+            status="done",
+            score=float(combined.get_score()),
+            samples=sum(part.samples for part in parts),
+            texts=sum(part.texts for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            leaks=tuple(leak for part in parts for leak in part.leaks),
+        )
+        return record, tuple(groups) if len(groups) == len(parts) else ()
+
+    def _leaks(self, task: str, texts: Texts, card: Mapping[str, str]) -> tuple[Leak, ...]:
+        if self.training is not None:
+            return self.training.leaks(texts.keys())
+        return named_leaks(task, self.sources.get(task, {}), card, texts=len(texts))
+
+
+def fresh(task: AbsTask) -> AbsTask:
+    """A copy of a task that was not run yet: some draw their samples as they go, and every model must get the same."""
+    return copy.deepcopy(task)
+
+
+def _samples(task: AbsTask) -> int:
+    data: Any = task.dataset
+    parts = data.values() if task.metadata.is_multilingual else [data]
+    return sum(len(part[split]) for part in parts for split in task.eval_splits if split in part)
