@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grace.attribution import score_of
 from grace.errors import InvalidInput
 from grace.representation import Job, Representation
 from grace_server.errors import Overloaded
@@ -334,3 +335,21 @@ async def test_a_wrong_question_is_refused_naming_the_field(
         await filled(service)
         refused = await service.http.post("/search", json={"index": "a", **body})
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, param)
+
+
+async def test_with_grams_the_score_without_any_set_of_sentences_needs_no_request(open_service: OpenService) -> None:
+    async with open_service() as service:
+        await filled(service)
+        found = await search(service, query="Who built it? The guild did.", explain=True, grams=True)
+        for hit in found["hits"]:
+            told = hit["explanation"]
+            table, asked, kept = (np.array(told[name]) for name in ("table", "query_gram", "document_gram"))
+            assert asked.sum() == pytest.approx(1.0, abs=1e-5)
+            everything = np.ones(len(asked), dtype=bool)
+            for at, piece in enumerate(told["document"]):
+                keep = np.arange(len(kept)) != at
+                assert score_of(table, asked, kept, keep_a=everything, keep_b=keep) == pytest.approx(
+                    piece["without"], abs=1e-5
+                )
+        plain = await search(service, query="Who built it?", explain=True)
+        assert plain["hits"][0]["explanation"]["query_gram"] is None

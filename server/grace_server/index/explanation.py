@@ -69,6 +69,8 @@ class Explanation:
     rank: int | None  # among the hits, from 1; None where a removal has no rank
     largest_change: Change | None  # None: no single removal moves it
     centred: Centred | None
+    query_gram: Doubles | None = None  # as `attribution_table.Margin` has them, where they were asked for
+    document_gram: Doubles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def explain(
     ranked: bool,  # the hits are in the order of their dense scores
     top_pairs: int,
     mean: Mean | None,
+    grams: bool = False,
 ) -> list[Explanation | str]:
     """An explanation of each hit, or why there is none."""
     if made is None:
@@ -104,7 +107,7 @@ def explain(
             if (vector := vectors.get(hit.document.label)) is None:
                 raise Unexplainable("the document was deleted or replaced just now")
             document = stored_side(collection, hit.document, vector)
-            explained.append(_explain(collection, query, document, hit.score, place, ranks, top_pairs, mean))
+            explained.append(_explain(collection, query, document, hit.score, place, ranks, top_pairs, mean, grams))
         except Unexplainable as error:
             explained.append(str(error))
     return explained
@@ -198,9 +201,10 @@ def _explain(
     ranks: _Ranks | None,
     top_pairs: int,
     mean: Mean | None,
+    grams: bool,
 ) -> Explanation:
     dimensions = collection.settings.dimensions
-    found = take_apart(query, document, dimensions=dimensions, top_pairs=top_pairs, grams=False)
+    found = take_apart(query, document, dimensions=dimensions, top_pairs=top_pairs, grams=grams)
     if collection.settings.metric == "dot":
         found = _scaled(found, float(np.linalg.norm(query.vector) * np.linalg.norm(document.vector)))
     asked = tuple(
@@ -219,6 +223,8 @@ def _explain(
         rank=rank,
         largest_change=None if rank is None else _largest_change(rank, asked, written),
         centred=None if mean is None else centred_view(query, document, mean, dimensions=dimensions),
+        query_gram=found.first.gram,
+        document_gram=found.second.gram,
     )
 
 

@@ -39,6 +39,7 @@ class Options:
     explain: bool = False
     centred: bool = False  # explain the scores with the collection's mean taken off, too
     top_pairs: int = 10  # of each explanation
+    grams: bool = False  # explanations with what the score without any set of sentences needs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +157,7 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
             ranked=options.method == "dense",
             top_pairs=options.top_pairs,
             mean=mean,
+            grams=options.grams,
         )
     hits = [
         Hit(documents[label], score, dense.get(label), words.get(label), *_told(explained[i] if explained else None))

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from grace.representation import Source
-from grace_server.attribution_table import Portion
+from grace_server.attribution_table import MAX_GRAM_SEGMENTS, Portion
 from grace_server.index.explanation import Change, Explanation, Piece
 from grace_server.index.mean import Mean
 
@@ -89,6 +89,11 @@ class ExplanationOut(BaseModel):
     rank: int | None = Field(description="among the hits of this answer, from 1")
     largest_change: ChangeOut | None = Field(description="null if no single removal moves it")
     centred: CentredOut | None = Field(description="where `centred` was asked for and the metric is `cosine`")
+    query_gram: list[list[float]] | None = Field(
+        description="where `grams` was asked for: inner products of the side's segments, adding up to 1; null over "
+        f"{MAX_GRAM_SEGMENTS} segments"
+    )
+    document_gram: list[list[float]] | None
 
 
 def explanation_out(found: Explanation) -> ExplanationOut:
@@ -108,6 +113,8 @@ def explanation_out(found: Explanation) -> ExplanationOut:
         centred=None
         if found.centred is None
         else CentredOut(score=found.centred.score, table=found.centred.table.tolist()),
+        query_gram=None if found.query_gram is None else found.query_gram.tolist(),
+        document_gram=None if found.document_gram is None else found.document_gram.tolist(),
     )
 
 

@@ -37,6 +37,7 @@ class SearchIn(Strict):
     explain: bool = Field(False, description="take the score of every hit apart")
     centred: bool = Field(False, description="beside it, take the index's mean off both vectors; needs `explain`")
     top_pairs: Annotated[int, Field(ge=0, le=1000)] = Field(10, description="pairs listed in each explanation")
+    grams: bool = Field(False, description="with explanations, what the score without any set of sentences needs")
 
 
 class QueryOut(BaseModel):
@@ -105,11 +106,15 @@ async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
         explain=body.explain,
         centred=body.centred,
         top_pairs=body.top_pairs,
+        grams=body.grams,
     )
     answers, embed_ms, search_ms = await indexes_of(request).search(
         body.index, texts=texts, vectors=vectors, options=options
     )
-    request.app.state.metrics.search_seconds.labels(body.method).observe(search_ms / 1000)
+    metrics: Metrics = request.app.state.metrics
+    metrics.search_seconds.labels(body.method).observe(search_ms / 1000)
+    if body.method != "lexical" and body.vector is None:
+        metrics.query_seconds.observe(embed_ms / 1000)
     timing = TimingOut(embed=round(embed_ms, 3), search=round(search_ms, 3))
     results = [_answer(body.index, answer, timing) for answer in answers]
     return SearchesOut(results=results) if several else results[0]
