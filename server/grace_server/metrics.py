@@ -40,6 +40,21 @@ class Metrics:
             buckets=_SHORT_SECONDS,
             registry=r,
         )
+        self.query_seconds = Histogram(
+            "grace_query_seconds", "Time to embed the queries of a search", buckets=_SECONDS, registry=r
+        )
+        self.index_rows = Gauge("grace_index_rows", "Documents with a vector", ("index",), registry=r)
+        self.index_waiting = Gauge(
+            "grace_index_waiting", "Documents that wait for their vector", ("index",), registry=r
+        )
+        self.index_tombstones = Gauge(
+            "grace_index_tombstones", "Deleted rows still in the vector index's memory", ("index",), registry=r
+        )
+        self.index_bytes = Gauge("grace_index_bytes", "Size on disk", ("index",), registry=r)
+        self.index_checkpoint_age = Gauge(
+            "grace_index_checkpoint_age_seconds", "Age of the checkpoint; 0 without one", ("index",), registry=r
+        )
+        self.index_jobs = Gauge("grace_index_jobs", "Jobs that are not finished", ("index",), registry=r)
         self.cancelled = Counter("grace_cancelled", "Generations stopped because every caller left", registry=r)
         self.prompt_tokens = Counter("grace_prompt_tokens", "Prompt tokens that went through the engine", registry=r)
         self.completion_tokens = Counter("grace_completion_tokens", "Tokens sampled by the engine", registry=r)

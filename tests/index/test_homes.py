@@ -21,7 +21,7 @@ FOLDER = Path(grace_server.index.__file__).parent
         (r"\bqdrant_client\b", {"qdrant_index.py", "cli.py"}),
         (r"\bpickle\b", set()),
         (r"\bos\.environ\b|\bgetenv\b", set()),
-        (r"\btime\.time\b", {"edges.py", "description.py"}),
+        (r"\btime\.time\b", {"edges.py", "description.py", "gauges.py"}),
         (r"\buuid\b", {"edges.py"}),
     ],
 )

@@ -45,10 +45,15 @@ def describe(collection: Collection, *, clock: Callable[[], float] = time.time) 
         counts=collection.store.read(reading.counts),
         index_kind=_kind(collection),
         index_tombstones=0 if local is None else local.tombstones,
-        bytes=sum(f.stat().st_size for f in collection.folder.glob(f"{DATABASE}*")) + collection.checkpoints.bytes,
+        bytes=bytes_of(collection),
         checkpoint_age_s=None if manifest is None else max(0.0, clock() - manifest.written_at),
         doubts=tuple(collection.doubts),
     )
+
+
+def bytes_of(collection: Collection) -> int:
+    """Size on disk of all its files."""
+    return sum(f.stat().st_size for f in collection.folder.glob(f"{DATABASE}*")) + collection.checkpoints.bytes
 
 
 def _kind(collection: Collection) -> str:

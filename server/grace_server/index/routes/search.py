@@ -14,6 +14,7 @@ from grace_server.index.filters import compile_filter
 from grace_server.index.routes.explanation import ExplanationOut, MeanOut, explanation_out, mean_out
 from grace_server.index.routes.shapes import RationaleOut, Strict, indexes_of, rationale_out
 from grace_server.index.searching import Answer, Hit, Method, Options, Place
+from grace_server.metrics import Metrics
 
 router = APIRouter(tags=["search"])
 
