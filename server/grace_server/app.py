@@ -20,6 +20,7 @@ from grace.errors import GraceError
 from grace.prompt import Prompter
 from grace_server import logs
 from grace_server.admission import Admission, Limits
+from grace_server.audit.signing import Signer
 from grace_server.cache import Cache
 from grace_server.engine import make_engine
 from grace_server.errors import ApiError, problems, respond, translate
@@ -142,6 +143,7 @@ async def _open(
 ) -> None:
     """Put up the stops of a text's way, last one first."""
     metrics: Metrics = app.state.metrics
+    signer = Signer.load(settings.audit_key) if settings.audit_key else None
     admission = Admission(engine, _limits(settings), metrics)
     in_flight = InFlight(admission, metrics)
     front: Stop = in_flight
@@ -156,7 +158,7 @@ async def _open(
         stack.push_async_callback(cache.close)
         await cache.open()
         front = cache
-    app.state.house = House(settings, metrics, checkpoint, prompter, front, admission)
+    app.state.house = House(settings, metrics, checkpoint, prompter, front, admission, signer)
     app.state.represent, app.state.prompter, app.state.checkpoint = front.represent, prompter, checkpoint
     metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)
     app.state.indexes = await stack.enter_async_context(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
 from grace_server.admission import Admission
+from grace_server.audit.signing import Signer
 from grace_server.metrics import Metrics
 from grace_server.settings import Settings
 from grace_server.stop import Stop
@@ -22,6 +23,7 @@ class House:
     prompter: Prompter
     front: Stop  # the outermost stop: cache, in-flight sharing, admission and engine lie behind it
     admission: Admission  # asked beforehand whether a whole request fits
+    signer: Signer | None = None  # of audit records
 
     @property
     def model_name(self) -> str:

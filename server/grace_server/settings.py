@@ -57,6 +57,10 @@ class Settings(BaseSettings):
         (), description="keys, one of which a request must bear; none: everyone may ask"
     )
 
+    audit_key: Path | None = Field(
+        None, description="Ed25519 private key (PEM) that signs audit records; see explanations.md"
+    )
+
     # Engine
     engine: Literal["vllm", "transformers"] = Field("vllm", description="what runs the model")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of weights and activations")

@@ -25,6 +25,7 @@ from grace_server.index.indexes import Indexes
 from grace_server.index.lifecycle import open_indexes
 from grace_server.index.model import Represent
 from grace_server.index.routes import router
+from grace_server.metrics import Metrics
 from tests.conftest import ModelFolder
 
 
@@ -74,7 +75,7 @@ def open_service(tmp_path: Path, prompter: Prompter) -> OpenService:
             return await engine.represent(job)
 
         async with open_indexes(tmp_path, wrap(represent), prompter, checkpoint, edges=edges) as indexes:
-            app.state.indexes = indexes
+            app.state.indexes, app.state.metrics = indexes, Metrics()
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http:
                 yield Service(http, indexes, engine, prompter)

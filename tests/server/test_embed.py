@@ -34,6 +34,8 @@ async def test_a_text_becomes_a_rationale_and_a_unit_vector(serve: Serve, checkp
         "cached",
         "consistency",
         "segments",
+        "sources",
+        "audit",
     }
     assert (item["object"], item["index"], item["truncated"], item["cached"]) == ("embedding", 0, False, False)
     assert item["consistency"] is None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from grace.errors import GraceError
+from grace_server.audit import cli as audit_cli
 from grace_server.errors import ApiError
 from grace_server.index import commands
 from grace_server.index.catalog import Catalog
@@ -25,7 +26,7 @@ from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.filters import compile_filter
 from grace_server.index.searching import Method, Options
-from grace_server.index.settings import CollectionSettings, Kind, Metric, Quantization, Sums
+from grace_server.index.settings import Kind, Metric, Quantization, Sums
 from grace_server.index.snapshot import restore_snapshot, take_snapshot
 from grace_server.index.sources import Columns
 from grace_server.index.verify import verify
@@ -44,6 +45,8 @@ def run(argv: Sequence[str] | None, *, model_of: ModelOf) -> int:
     """Run one subcommand; its exit code."""
     arguments = parser().parse_args(argv)
     try:
+        if hasattr(arguments, "audit"):
+            return audit_cli.run(arguments, model_of, lambda: arguments.data_dir or _default_data_dir())
         catalog = Catalog(arguments.data_dir or _default_data_dir(), _edges(arguments.qdrant))
         try:
             code: int = arguments.run(catalog, arguments, partial(model_of, arguments.model, arguments.engine))
@@ -106,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     migrate = command("migrate", _migrate, "embed anew under --model into a new index, then switch an alias")
     migrate.add_argument("--to", required=True, help="name of the new index")
     migrate.add_argument("--alias", help="let it name the new index when all is done")
+    audit_cli.add_commands(commands_of)
     return found
 
 
@@ -126,7 +130,7 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
             columns=Columns(
                 arguments.id_field, tuple(arguments.text_field or ("text",)), tuple(arguments.number_field)
             ),
-            settings=CollectionSettings(**chosen),
+            settings=chosen,
             open_model=None if arguments.vectors else open_model,
             fingerprint=arguments.fingerprint,
             quiet=arguments.quiet,

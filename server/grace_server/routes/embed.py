@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from grace.pooling import Pooling
 from grace.representation import Mode, Role
+from grace_server.audit.record import records, signer_of
 from grace_server.embedding import Options, embed
 from grace_server.errors import InvalidValue, problems
 from grace_server.house import House
@@ -44,6 +45,9 @@ class EmbedRequest(BaseModel):
     encoding_format: Encoding = Field("float", description="`base64` is little-endian float32")
     truncate: bool = Field(True, description="cut a text over the token limit; `false` answers 413 instead")
     explain: bool = Field(False, description="tell the share of each segment in its vector")
+    audit: bool = Field(
+        False, description="a signed record of what each vector was made from; needs a key at the server"
+    )
     stream: bool = Field(False, description="server-sent events: the rationale as it is written, then the vector")
 
     def texts(self) -> list[str]:
@@ -95,6 +99,13 @@ class SourceBody(BaseModel):
     share: float
 
 
+class AuditBody(BaseModel):
+    """What a vector was made from, signed. The text is there as a hash only."""
+
+    record: dict[str, Any]
+    signature: str = Field(description="base64: Ed25519 over the record's JSON, keys sorted, no spaces, in ASCII")
+
+
 class EmbedItem(BaseModel):
     """One text, embedded."""
 
@@ -108,6 +119,7 @@ class EmbedItem(BaseModel):
     consistency: float | None = Field(description="mean pairwise cosine of n rationales' vectors")
     segments: list[SegmentBody] | None = Field(description="their shares add up to 1")
     sources: list[SourceBody] | None = Field(description="the same by source")
+    audit: AuditBody | None = Field(description="a line for `grace-index audit verify`")
 
 
 class EmbedUsage(BaseModel):
@@ -156,19 +168,23 @@ async def embed_route(body: EmbedRequest, request: Request) -> Response:
     """Write a rationale for each text and pool the model's states over both into a vector."""
     house: House = request.app.state.house
     options, explain = body.options(), body.explain
+    if body.audit:
+        signer_of(house)  # refused before anything is computed
     if body.stream:
-        events = await embed_stream.begin(house, body.texts(), options, body.given(), body.encoding_format, explain)
+        shown = embed_stream.Shown(body.encoding_format, explain, body.audit)
+        events = await embed_stream.begin(house, body.texts(), options, body.given(), shown)
         return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
     embedded = await embed(house, body.texts(), options, body.given())
     dimensions = options.dimensions if explain else None
+    audited = records(house, body.texts(), options, embedded, wanted=body.audit)
     return as_json(
         {
             "object": "list",
             "model": house.model_name,
             "fingerprint": house.checkpoint.fingerprint,
             "data": [
-                embed_item(i, e, body.encoding_format, explain=explain, dimensions=dimensions)
-                for i, e in enumerate(embedded)
+                embed_item(i, e, body.encoding_format, explain=explain, dimensions=dimensions, audit=line)
+                for i, (e, line) in enumerate(zip(embedded, audited, strict=True))
             ],
             "usage": embed_usage(embedded),
         }

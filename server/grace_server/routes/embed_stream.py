@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from grace.representation import Job, Representation
 from grace_server import logs
+from grace_server.audit.record import records
 from grace_server.embedding import Options, make_jobs, note, pool_all
 from grace_server.errors import InvalidValue, envelope, translate
 from grace_server.house import House
@@ -15,13 +17,21 @@ from grace_server.routes.shapes import Encoding, dumps, embed_item, embed_usage
 from grace_server.stop import Item, items_of
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What of an embedding goes out, and how."""
+
+    encoding: Encoding
+    explain: bool
+    audit: bool
+
+
 async def begin(
     house: House,
     texts: Sequence[str],
     options: Options,
     rationales: Sequence[str] | None,
-    encoding: Encoding,
-    explain: bool,
+    shown: Shown,
 ) -> AsyncIterator[bytes]:
     """Wait for the first piece, then hand over the events: what fails until then still has a status of its own."""
     if len(texts) > 1:
@@ -32,16 +42,16 @@ async def begin(
     async with AsyncExitStack() as stack:
         items = await stack.enter_async_context(items_of(house.front, job))
         first = await anext(items)
-        return _events(house, job, options, encoding, explain, first, items, stack.pop_all())
+        return _events(house, texts[0], job, options, shown, first, items, stack.pop_all())
     raise AssertionError("unreachable")
 
 
 async def _events(
     house: House,
+    text: str,
     job: Job,
     options: Options,
-    encoding: Encoding,
-    explain: bool,
+    shown: Shown,
     first: Item,
     rest: AsyncIterator[Item],
     scope: AsyncExitStack,
@@ -51,7 +61,7 @@ async def _events(
             item: Item | None = first
             while item is not None:
                 if isinstance(item, Representation):
-                    for event in _last_events(house, job, item, options, encoding, explain):
+                    for event in _last_events(house, text, job, item, options, shown):
                         yield event
                 else:
                     yield _event("rationale", {"index": 0, "delta": item})
@@ -68,11 +78,12 @@ async def _events(
 
 
 def _last_events(
-    house: House, job: Job, representation: Representation, options: Options, encoding: Encoding, explain: bool
+    house: House, text: str, job: Job, representation: Representation, options: Options, shown: Shown
 ) -> list[bytes]:
     [embedded] = pool_all(house, [(job,)], [representation], options)
     note(house, [embedded])
-    item = embed_item(0, embedded, encoding, explain=explain, dimensions=options.dimensions)
+    [line] = records(house, [text], options, [embedded], wanted=shown.audit)
+    item = embed_item(0, embedded, shown.encoding, explain=shown.explain, dimensions=options.dimensions, audit=line)
     done = {
         "model": house.model_name,
         "fingerprint": house.checkpoint.fingerprint,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from grace_server.house import House
+from grace_server.index import gauges
 from grace_server.metrics import Metrics
 from grace_server.routes.shapes import as_json
 
@@ -44,6 +46,7 @@ class Info(BaseModel):
     similarity: str
     instruction: dict[str, str]
     limits: Limits
+    audit_key: str | None = Field(description="public key (PEM) of audit records")
     versions: dict[str, str]
     settings: dict[str, Any]
 
@@ -72,6 +75,7 @@ async def info(request: Request) -> Response:
                 "max_input_chars": settings.max_input_chars,
                 "max_body_bytes": settings.max_body_bytes,
             },
+            "audit_key": house.signer.public if house.signer else None,
             "versions": _versions(),
             "settings": settings.shown(),
         }
@@ -87,6 +91,8 @@ async def info(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Ours, and those of the process and of vLLM."""
     counted: Metrics = request.app.state.metrics
+    if (indexes := getattr(request.app.state, "indexes", None)) is not None:
+        await asyncio.to_thread(gauges.show, indexes.catalog, counted)
     return Response(counted.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -61,7 +61,13 @@ def rationale_body(rationale: Rationale | None) -> dict[str, Any] | None:
 
 
 def embed_item(
-    index: int, embedded: Embedded, encoding: Encoding, *, explain: bool, dimensions: int | None
+    index: int,
+    embedded: Embedded,
+    encoding: Encoding,
+    *,
+    explain: bool,
+    dimensions: int | None,
+    audit: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """`EmbedItem`, as a dict; the same in a list and in a stream."""
     segments = sources = None
@@ -94,6 +100,7 @@ def embed_item(
         "consistency": embedded.consistency,
         "segments": segments,
         "sources": sources,
+        "audit": audit,
     }
 
 

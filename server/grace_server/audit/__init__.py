@@ -1,0 +1,1 @@
+"""Signed records of what embeddings were made from, and their replay."""
