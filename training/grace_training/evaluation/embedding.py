@@ -89,7 +89,7 @@ class Embedder:
     ) -> None:
         self.checkpoint, self.prompter, self.shelf = checkpoint, prompter, shelf
         self.options, self.shard, self.tally = options or Options(), shard or Shard(), Tally()
-        self._open_engine, self._show = open_engine, show_progress
+        self.open_engine, self._show = open_engine, show_progress
         budget, written_at = self.budget, self.options.written_at
         if written_at is not None and (self.options.temperature or self.options.mode == "direct"):
             raise BadRecipe("rationales are cut to smaller budgets only where they are written, and greedily")
@@ -147,7 +147,7 @@ class Embedder:
         with tqdm(unit="text", disable=not self._show, leave=False, desc=f"embedding {role}") as bar:
             try:
                 if (first := next(jobs, None)) is not None:
-                    engine = self._open_engine()
+                    engine = self.open_engine()
                     started = time.perf_counter()  # loading a model is no part of its speed
                     # The key travels beside its job: answers come in the order of the jobs.
                     keyed, plain = itertools.tee(itertools.chain([first], jobs))

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-from mteb.abstasks import AbsTask
+from mteb.abstasks import AbsTask, AbsTaskRetrieval
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.cache import ResultCache
 from mteb.models import EncoderProtocol
 from mteb.results import TaskResult
 from tqdm.auto import tqdm
 
+from grace_training.errors import BadRecipe
 from grace_training.evaluation.items import Collector
 from grace_training.evaluation.leaks import TrainingTexts, named_leaks
 from grace_training.evaluation.observing import Observed, ObservedSearch, Texts
@@ -123,6 +124,8 @@ class Harness:
         if self.prepare is not None:
             self.prepare(task)
         encodes = isinstance(model, EncoderProtocol)
+        if not encodes and not isinstance(task, AbsTaskRetrieval):
+            raise BadRecipe("a model without vectors can do retrieval and reranking alone")
         observed: Any = Observed(model, texts) if encodes else ObservedSearch(model, texts)
         with tempfile.TemporaryDirectory() as folder:
             collector = Collector(task, Path(folder))
