@@ -19,7 +19,7 @@ help:
 serve: .venv/installed
 	@$(BIN)/grace-serve --host $(HOST) --port $(PORT)
 
-test: lint
+test: lint .venv/chromium
 	$(BIN)/python -m pytest
 
 lint: .venv/installed
@@ -45,6 +45,16 @@ lock: .venv/installed
 
 clean:
 	rm -rf .venv
+
+# The playground is tested in a Chromium: the system's, or one fetched once. Without any its tests are skipped, visibly.
+.venv/chromium: .venv/locked
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  if command -v $$name >/dev/null 2>&1; then exit 0; fi; done; \
+	echo "Fetching Chromium for the playground's tests"; \
+	if [ "$$(id -u)" = 0 ]; then deps=--with-deps; fi; \
+	timeout 300 $(BIN)/playwright install $$deps chromium >/dev/null 2>&1 </dev/null \
+	  || echo "There is no Chromium, and it cannot be fetched: the playground's tests are skipped"
+	@touch $@
 
 # The environment is made again only when the lock changes; our own packages are linked into it, not copied.
 .venv/locked: requirements.lock

@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { scaled, scoreOf } from "./attribution.js";
-import { busy, byId, el, empty, number, percent, runner, show, tint } from "./dom.js";
+import { busy, byId, el, empty, number, runner, shareBar, show, tint } from "./dom.js";
 
 const NAMES = { input: "text", template: "template", rationale: "rationale" };
 
@@ -52,12 +52,12 @@ class Comparison {
 
   side(name, title) {
     const { sources, rationale } = this.found[name];
-    const parts = sources.map((s) => `${NAMES[s.source]} ${percent(s.share)}`).join(", ");
     return el(
       "div",
       {},
       el("h3", {}, title),
-      el("p", { class: "fine" }, `Its part of the score: ${parts}.`, rationale ? "" : " No rationale was written."),
+      shareBar(sources.map(({ source, share }) => [source, share]), "The score comes from"),
+      rationale ? null : el("p", { class: "fine" }, "No rationale was written."),
       el("ul", { class: "rows" }, ...this.rows[name].map((row) => row.node)),
     );
   }

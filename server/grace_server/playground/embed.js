@@ -1,8 +1,8 @@
 // Embed: the rationale as it is written, then the vector as a picture and the share of each sentence.
 
 import { stream } from "./api.js";
-import { scaled } from "./attribution.js";
-import { busy, byId, el, empty, percent, runner, show, tint } from "./dom.js";
+import { bySource, scaled } from "./attribution.js";
+import { busy, byId, el, empty, percent, runner, shareBar, show, tint } from "./dom.js";
 import { picture } from "./picture.js";
 
 export function opened() {}
@@ -38,7 +38,9 @@ async function embed(form, out, signal) {
     role: form.elements.role.value,
     mode: form.elements.mode.value,
     pooling: form.elements.pooling.value || null,
-    max_rationale_tokens: form.elements.budget.value ? Number(form.elements.budget.value) : null,
+    max_rationale_tokens: numberOf(form.elements.budget),
+    dimensions: numberOf(form.elements.dimensions),
+    temperature: numberOf(form.elements.temperature),
     explain: true,
     stream: true,
   };
@@ -59,6 +61,8 @@ async function embed(form, out, signal) {
   });
 }
 
+const numberOf = (field) => (field.value === "" ? null : Number(field.value));
+
 function drawn(item, words) {
   const canvas = el("canvas", { role: "img" });
   queueMicrotask(() => picture(canvas, item.embedding));
@@ -70,26 +74,32 @@ function drawn(item, words) {
   if (item.rationale) notes["Rationale"] = `${item.rationale.tokens} tokens, ended by ${item.rationale.finish_reason}`;
   if (item.cached) notes["From the cache"] = "yes";
   return [
-    el("div", { class: "card" }, el("h3", {}, "Vector"), canvas, facts(notes)),
-    el("div", { class: "card" }, el("h3", {}, "What it is made of"), ...shares(item.segments)),
+    el(
+      "div",
+      { class: "card" },
+      el("h3", {}, "Vector"),
+      canvas,
+      el("p", { class: "fine" }, el("span", { class: "key plus", "aria-hidden": "true" }), "above 0 ", el("span", { class: "key minus", "aria-hidden": "true" }), "below 0; the stronger, the larger. A cell per dimension."),
+      facts(notes),
+    ),
+    el("div", { class: "card" }, el("h3", {}, "What it is made of"), shareBar(bySource(item.segments, (segment) => segment.share)), ...shares(item.segments)),
   ];
 }
 
 function shares(segments) {
   const strengths = scaled(segments.map((segment) => segment.share));
-  const names = { input: "From the text", template: "From the template between them", rationale: "From the rationale" };
+  const names = { input: "Text", template: "Template between them", rationale: "Rationale" };
   const found = [];
   for (const [source, name] of Object.entries(names)) {
     const of = segments.map((segment, i) => ({ ...segment, strength: strengths[i] })).filter((s) => s.source === source);
     if (!of.length) continue;
-    const total = of.reduce((sum, segment) => sum + segment.share, 0);
     const parts = of.map((segment) =>
       tint(
         el("span", { class: "part" }, segment.text || "turn markers", el("span", { class: "figure" }, percent(segment.share))),
         segment.strength,
       ),
     );
-    found.push(el("h3", {}, `${name}: ${percent(total)}`), el("p", { class: "tinted words" }, ...parts));
+    found.push(el("h4", {}, name), el("p", { class: "tinted words" }, ...parts));
   }
   return found;
 }

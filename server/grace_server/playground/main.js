@@ -4,9 +4,10 @@ import { json } from "./api.js";
 import * as compare from "./compare.js";
 import { byId } from "./dom.js";
 import * as embed from "./embed.js";
+import * as map from "./map.js";
 import * as search from "./search.js";
 
-const VIEWS = { embed, compare, search };
+const VIEWS = { embed, compare, search, map };
 
 function open() {
   const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "embed";
