@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grace.checkpoint import BUNDLED_NAME
 from grace_training.errors import BadRecipe
 from grace_training.evaluation.results import REPRESENTATIONS, ROWS, RepresentationName, Run
+
+if TYPE_CHECKING:
+    from grace import Checkpoint, Grace
+    from grace.pooling import Pooling
+    from grace_training.evaluation.embedding import Options
+    from grace_training.evaluation.representations import Shelf
 
 PEERS = "st:NAME, mteb:NAME, openai:MODEL@URL, echo:NAME, tfidf, tfidf-svd, bm25"
 BUDGETS = (16, 32, 64, 128, 256)
@@ -109,55 +116,21 @@ def _peers(options: argparse.Namespace) -> list[Variant]:
 
 
 def _variants(options: argparse.Namespace, stack: ExitStack) -> list[Variant]:
-    from grace import Checkpoint, Grace
+    from grace import Checkpoint
     from grace.prompt import Prompter
     from grace_training.evaluation.describe import describe
-    from grace_training.evaluation.embedding import Embedder, Options, Shard, pooling_of
+    from grace_training.evaluation.embedding import Embedder, Shard
     from grace_training.evaluation.mteb_model import GraceEncoder, model_meta, model_name
-    from grace_training.evaluation.representations import Shelf
 
     checkpoint = Checkpoint.load(options.model)
     prompter = Prompter(checkpoint)
     baseline = checkpoint.config.provenance.get("method") in ("contrastive", "simcse")
     default: RepresentationName = "direct" if baseline else checkpoint.config.pooling
     names: Sequence[RepresentationName] = options.representations or (default,)
-    direct = tuple(names) == ("direct",)
-    if direct and options.budgets:
-        raise BadRecipe("--budgets are of rationales, which `direct` alone does not write")
-    budgets: Sequence[int | None] = options.budgets or (None,)
-    if over := [b for b in budgets if b is not None and b > prompter.max_rationale_tokens]:
-        raise BadRecipe(
-            f"--budgets {over[0]} is over the {prompter.max_rationale_tokens} tokens this model has room for"
-        )
-    opened: list[Grace] = []
-
-    def engine() -> Grace:
-        if not opened:
-            print(f"grace-eval: starting {options.engine} with {checkpoint.name}", file=sys.stderr)
-            limits = {"max_num_seqs": options.max_num_seqs} if options.max_num_seqs else {}
-            opened.append(
-                stack.enter_context(Grace.load(options.model, engine=options.engine, dtype=options.dtype, **limits))
-            )
-        return opened[0]
-
-    poolings = ["mean"] if direct else sorted({pooling_of(name) for name in names})
-    folder = (options.cache or options.out / "representations") / checkpoint.fingerprint
-    shelf = stack.enter_context(
-        Shelf(
-            folder / "-".join([options.engine, options.dtype, *poolings]),
-            poolings=poolings,
-            hidden=checkpoint.hidden_size,
-        )  # type: ignore[arg-type]
-    )
+    shelf = _shelf(checkpoint, names, options, stack)
+    engine = _engine(options, stack)
     variants = []
-    largest = max((b for b in budgets if b is not None), default=None) if len(budgets) > 1 else None
-    for budget in budgets:
-        how = Options(
-            mode="direct" if direct else "reason",
-            budget=budget,
-            temperature=options.temperature,
-            written_at=largest if largest != budget else None,
-        )
+    for how in _readings(names, options, prompter.max_rationale_tokens):
         embedder = Embedder(
             checkpoint,
             prompter,
@@ -168,11 +141,10 @@ def _variants(options: argparse.Namespace, stack: ExitStack) -> list[Variant]:
             show_progress=not options.quiet,
         )
         for name in names:
-            experiment = _experiment(name, default, budget, options)
             meta = model_meta(
                 model_name(options.model),
                 revision=checkpoint.fingerprint[:12],
-                experiment=experiment,
+                experiment=_experiment(name, default, how.budget, options),
                 checkpoint=checkpoint,
             )
             run = describe(
@@ -186,6 +158,54 @@ def _variants(options: argparse.Namespace, stack: ExitStack) -> list[Variant]:
             )
             variants.append(Variant(run, GraceEncoder(embedder, name, meta), embedder))
     return variants
+
+
+def _readings(names: Sequence[RepresentationName], options: argparse.Namespace, room: int) -> list[Options]:
+    """How texts are read: once, or once per budget, all but the largest cut from its rationales."""
+    from grace_training.evaluation.embedding import Options
+
+    if tuple(names) == ("direct",):
+        if options.budgets:
+            raise BadRecipe("--budgets are of rationales, which `direct` alone does not write")
+        return [Options(mode="direct")]
+    budgets: Sequence[int] = options.budgets or ()
+    if over := [budget for budget in budgets if budget > room]:
+        raise BadRecipe(f"--budgets {over[0]} is over the {room} tokens that this model has room for")
+    if not budgets:
+        return [Options(temperature=options.temperature)]
+    return [
+        Options(
+            budget=budget, temperature=options.temperature, written_at=max(budgets) if budget < max(budgets) else None
+        )
+        for budget in budgets
+    ]
+
+
+def _shelf(
+    checkpoint: Checkpoint, names: Sequence[RepresentationName], options: argparse.Namespace, stack: ExitStack
+) -> Shelf:
+    from grace_training.evaluation.embedding import pooling_of
+    from grace_training.evaluation.representations import Shelf
+
+    # Alone, `direct` is the mean over all that is pooled: of an empty text that is the template.
+    poolings: list[Pooling] = ["mean"] if tuple(names) == ("direct",) else sorted({pooling_of(name) for name in names})
+    folder = (options.cache or options.out / "representations") / checkpoint.fingerprint
+    name = "-".join([options.engine, options.dtype, *poolings])
+    return stack.enter_context(Shelf(folder / name, poolings=poolings, hidden=checkpoint.hidden_size))
+
+
+def _engine(options: argparse.Namespace, stack: ExitStack) -> Callable[[], Grace]:
+    """The engine, opened when it is first asked for; with a full shelf it never is."""
+
+    @cache
+    def engine() -> Grace:
+        from grace import Grace
+
+        print(f"grace-eval: starting {options.engine} with {options.model}", file=sys.stderr)
+        limits = {"max_num_seqs": options.max_num_seqs} if options.max_num_seqs else {}
+        return stack.enter_context(Grace.load(options.model, engine=options.engine, dtype=options.dtype, **limits))
+
+    return engine
 
 
 def _experiment(

@@ -1,0 +1,216 @@
+"""Suites from JSON lines: hand-checked scores, errors that name file and line, draws that repeat."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.types import PromptType
+
+from grace_training.errors import BadData
+from grace_training.evaluation.evaluate import Harness
+from grace_training.evaluation.leaks import TrainingTexts, named_leaks
+from grace_training.evaluation.listening import texts_of_task
+from grace_training.evaluation.mteb_model import model_meta
+from grace_training.evaluation.results import CATEGORIES, Leak, Run
+from grace_training.evaluation.suites import SHIPPED, load_suite
+
+RUN = Run("lookup", "peer", "lookup", "", None, None)
+
+
+class Lookup(AbsEncoder):
+    """Vectors from a table, so that every score can be worked out by hand."""
+
+    mteb_model_meta = model_meta("local/lookup", revision="1")
+
+    def __init__(self, table: dict[str, tuple[float, float]]) -> None:
+        self._table = table
+
+    def encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **kwargs: Any) -> Any:
+        return np.array([self._table[text] for batch in inputs for text in batch["text"]], np.float32)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def suite(folder: Path, *tasks: dict[str, Any]) -> Path:
+    (folder / "suite.json").write_text(json.dumps({"name": "mine", "tasks": tasks}))
+    return folder
+
+
+def score(folder: Path, table: dict[str, tuple[float, float]], *, out: Path) -> float:
+    tasks, _ = load_suite(None, folder).tasks()
+    (record,) = Harness(out, show_progress=False, overwrite=True).run(RUN, Lookup(table), tasks).tasks
+    assert record.reason is None
+    assert record.score is not None
+    return record.score
+
+
+def angle(degrees: float) -> tuple[float, float]:
+    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+
+
+def retrieval(folder: Path) -> Path:
+    titles = ("", "T", "")
+    write(folder / "corpus.jsonl", [{"id": f"d{n}", "title": t, "text": f"doc {n}"} for n, t in enumerate(titles)])
+    write(folder / "queries.jsonl.gz", [{"id": "q", "text": "query"}, {"id": "unjudged", "text": "other"}])
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\nq\td2\t2\n")
+    return folder
+
+
+TABLE = {"query": angle(0), "other": angle(90), "doc 0": angle(10), "T doc 1": angle(20), "doc 2": angle(30)}
+
+
+def test_a_corpus_queries_and_judgements_are_a_suite_by_themselves(tmp_path: Path) -> None:
+    found = score(retrieval(tmp_path / "data"), TABLE, out=tmp_path)
+    gained = 1 / math.log2(3) + 2 / math.log2(4)  # d0, then d1, then d2
+    assert found == pytest.approx(gained / (2 + 1 / math.log2(3)), abs=1e-4)
+
+
+def test_reranking_is_the_mean_of_average_precisions(tmp_path: Path) -> None:
+    rows = [{"query": "query", "positive": ["doc 2"], "negative": ["doc 0", "T doc 1"]}]
+    rows += [{"query": "other", "positive": ["doc 2", "T doc 1"], "negative": ["doc 0"]}]
+    write(tmp_path / "test.jsonl", rows)
+    suite(tmp_path, {"name": "Order", "type": "Reranking", "test": "test.jsonl"})
+    assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx((1 / 3 + 1) / 2, abs=1e-4)
+
+
+def test_clustering_is_the_v_measure_of_each_set(tmp_path: Path) -> None:
+    table = {f"{label} {n}": angle(90 * label + n) for label in range(3) for n in range(6)}
+    rows = [{"text": text, "label": text[0], "set": str(int(text[2]) % 2)} for text in table]
+    write(tmp_path / "test.jsonl", rows)
+    suite(tmp_path, {"name": "Heaps", "type": "Clustering", "test": "test.jsonl"})
+    assert score(tmp_path, table, out=tmp_path / "out") == pytest.approx(1)
+
+
+def test_pair_classification_is_the_best_average_precision(tmp_path: Path) -> None:
+    rows = [{"s1": "query", "s2": "doc 0", "label": 1}, {"s1": "query", "s2": "T doc 1", "label": 0}]
+    rows += [{"s1": "query", "s2": "doc 2", "label": 1}]
+    write(tmp_path / "test.jsonl", rows)
+    suite(tmp_path, {"name": "Twins", "type": "PairClassification", "test": "test.jsonl"})
+    assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
+
+
+def test_classification_is_the_accuracy_of_a_logistic_regression(tmp_path: Path) -> None:
+    table = {f"{label} {n}": angle(120 * label + n) for label in range(2) for n in range(20)}
+    rows = [{"text": text, "label": "left" if text[0] == "0" else "right"} for text in table]
+    write(tmp_path / "train.jsonl", [row for row in rows if int(row["text"][2:]) < 15])
+    wrong = {"text": "0 19", "label": "right"}
+    write(tmp_path / "test.jsonl", [*[row for row in rows if int(row["text"][2:]) >= 15][:9], wrong])
+    suite(tmp_path, {"name": "Sides", "type": "Classification", "train": "train.jsonl", "test": "test.jsonl"})
+    assert score(tmp_path, table, out=tmp_path / "out") == pytest.approx(0.9)
+
+
+def test_sts_is_the_rank_correlation_of_the_cosine(tmp_path: Path) -> None:
+    rows = [{"s1": "query", "s2": t, "score": s} for t, s in (("doc 0", 5), ("T doc 1", 1), ("doc 2", 3), ("other", 0))]
+    write(tmp_path / "test.jsonl", rows)
+    suite(tmp_path, {"name": "Alike", "type": "STS", "test": "test.jsonl"})
+    assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx(0.8)
+
+
+def test_summarization_is_the_mean_rank_correlation_per_text(tmp_path: Path) -> None:
+    rows = [
+        {
+            "text": "a text",
+            "human_summaries": ["query"],
+            "machine_summaries": ["doc 0", "T doc 1", "doc 2"],
+            "relevance": relevance,
+        }
+        for relevance in ([5, 3, 1], [1, 3, 5], [5, 3, 1])
+    ]
+    write(tmp_path / "test.jsonl", rows)
+    suite(tmp_path, {"name": "Short", "type": "Summarization", "test": "test.jsonl", "min_score": 1, "max_score": 5})
+    assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("corpus.jsonl", '{"id": "d0", "text": "x"}\n{"id": "d1"}\n', r"corpus.jsonl:2: no field 'text'"),
+        ("corpus.jsonl", '{"id": "d0", "text": "x"}\nnot json\n', r"corpus.jsonl:2: not JSON"),
+        ("corpus.jsonl", '["d0"]\n', r"corpus.jsonl:1: a row must be an object"),
+        ("qrels.tsv", "q\td9\t1\n", r"document 'd9' is not in the corpus"),
+        ("qrels.tsv", "q9\td1\t1\n", r"query 'q9' is not among the queries"),
+        ("qrels.tsv", "q\td1\t1\nq d1 1\n", r"qrels.tsv:2: must be"),
+        ("qrels.tsv", "q\td1\t0\n", r"no document is relevant"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    folder = retrieval(tmp_path)
+    (folder / name).write_text(content)
+    with pytest.raises(BadData, match=said):
+        load_suite(None, folder).tasks()
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"name": "X", "type": "Guessing", "test": "t.jsonl"}, "type must be one of Retrieval"),
+        ({"name": "X", "type": "Classification", "test": "t.jsonl"}, "lacks train"),
+        ({"name": "X", "type": "STS", "test": "t.jsonl", "maximum": 5}, "unknown fields: maximum"),
+        ({"name": "X", "type": "STS", "test": "t.jsonl"}, "no file"),
+        ({"type": "STS"}, "an object with a name"),
+    ],
+)
+def test_a_suite_that_is_none_is_refused(tmp_path: Path, task: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadData, match=said):
+        load_suite(None, suite(tmp_path, task))
+
+
+def test_a_draw_repeats_keeps_what_was_judged_and_says_of_how_many(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", [{"id": f"d{n}", "text": f"doc {n}"} for n in range(500)])
+    write(tmp_path / "queries.jsonl", [{"id": f"q{n}", "text": f"query {n}"} for n in range(50)])
+    (tmp_path / "qrels.tsv").write_text("".join(f"q{n}\td{n * 3}\t1\n" for n in range(50)))
+    found = [load_suite(None, tmp_path).tasks(limit=5) for _ in range(2)]
+    (task,), full = found[0]
+    assert full == {tmp_path.name: 50}
+    texts = texts_of_task(task, at_most=1000)
+    assert texts == texts_of_task(found[1][0][0], at_most=1000)
+    queries = [text for text in texts if text.startswith("query")]
+    assert len(queries) == 5
+    assert {f"doc {int(q.split()[1]) * 3}" for q in queries} <= set(texts)
+    assert len(texts) == 5 + 5 + 50
+
+
+def test_the_shipped_suite_has_every_category_and_is_small() -> None:
+    tasks, full = load_suite(SHIPPED / "small", None).tasks()
+    assert tuple(str(task.metadata.type) for task in tasks) == CATEGORIES
+    assert not full
+    assert sum(file.stat().st_size for file in (SHIPPED / "small").iterdir()) < 400_000
+    assert (SHIPPED / "small" / "LICENCES.md").exists()
+
+
+def test_texts_that_were_trained_on_are_counted_by_file(tmp_path: Path) -> None:
+    train = [{"query": "Who built the bridge?", "positive": ["A guild built THE  bridge."], "label": "same"}]
+    files = [write(tmp_path / "a.jsonl", train), write(tmp_path / "b.jsonl", [{"text": "nothing of this is there"}])]
+    pairs = [("a guild built the bridge.", 1), ("Nobody built it.", 2), ("something else entirely", 3)]
+    write(tmp_path / "sts.jsonl", [{"s1": "Who  BUILT the bridge?", "s2": text, "score": n} for text, n in pairs])
+    suite(tmp_path, {"name": "Alike", "type": "STS", "test": "sts.jsonl"})
+    table = {"Who  BUILT the bridge?": angle(0)} | {text: angle(20 * n) for text, n in pairs}
+    tasks, _ = load_suite(None, tmp_path).tasks()
+    harness = Harness(tmp_path / "out", training=TrainingTexts(files), show_progress=False)
+    (record,) = harness.run(RUN, Lookup(table), tasks).tasks
+    assert record.texts == 4
+    assert record.leaks == (Leak("a.jsonl", 2, 4),)
+
+
+def test_data_that_the_card_names_is_marked() -> None:
+    card = {"train: banking77/train.jsonl.gz": "abc", "text_wikipedia/all.jsonl.xz": "def"}
+    assert named_leaks("Banking77Classification", {}, card, texts=9) == (
+        Leak("train: banking77/train.jsonl.gz", None, 9),
+    )
+    assert named_leaks("Anything", {"made/of.jsonl": "def"}, card, texts=9) == (
+        Leak("text_wikipedia/all.jsonl.xz", None, 9),
+    )
+    assert named_leaks("Anything", {"banking77/test.jsonl.gz": "xyz"}, card, texts=9) == ()
+    assert named_leaks("SciFact", {}, card, texts=9) == ()
