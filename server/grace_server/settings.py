@@ -161,7 +161,7 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
-    """`GRACE_*` variables of the environment that are no settings: most likely a typing error."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    """`GRACE_*` variables of the environment that are neither settings nor the client's, likely a typing error."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {"GRACE_CLIENT_URL", "GRACE_CLIENT_API_KEY"}
     present = os.environ if names is None else names
     return sorted(name for name in present if name.upper().startswith(PREFIX) and name.upper() not in known)

@@ -57,6 +57,7 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
 def test_variables_that_are_no_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRACE_PROT", "8001")
     monkeypatch.setenv("GRACE_PORT", "8001")
+    monkeypatch.setenv("GRACE_CLIENT_URL", "http://localhost:8001")
     assert unknown_variables() == ["GRACE_PROT"]
 
 

@@ -56,6 +56,7 @@ class Indexes:
         self._embedders: dict[str, tuple[Embedder, asyncio.Task[None]]] = {}
         self._upkeep: asyncio.Task[None] | None = None
         self._progress = asyncio.Condition()
+        self._moves = 0
         self._told: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -122,10 +123,10 @@ class Indexes:
         job, change = await asyncio.to_thread(collection.upsert, documents)
         if change.embedding:
             self._employ(collection).wake()
-        progress = await self.job(job)
+        seen, progress = self.moves, await self.job(job)
         while wait and progress.finished_at is None:
-            await self.progress(timeout_s=1.0)
-            progress = await self.job(job)
+            await self.progress(since=seen, timeout_s=1.0)
+            seen, progress = self.moves, await self.job(job)
         return progress, change
 
     async def job(self, job: str) -> IndexJob:
@@ -149,11 +150,16 @@ class Indexes:
         embedder = self._embedders.get(collection.id)
         return embedder[0].rate if embedder else None
 
-    async def progress(self, *, timeout_s: float) -> None:
-        """Wait until some job has moved on, or the time is up."""
+    @property
+    def moves(self) -> int:
+        """How often some job has moved on. Read it before looking at a job, and nothing is missed in between."""
+        return self._moves
+
+    async def progress(self, *, since: int, timeout_s: float) -> None:
+        """Wait until some job has moved on since `moves` was read, or the time is up."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._progress:
-                await self._progress.wait()
+                await self._progress.wait_for(lambda: self._moves != since)
 
     async def search(
         self, name: str, *, texts: Sequence[str | None], vectors: Sequence[object], options: Options
@@ -193,6 +199,8 @@ class Indexes:
         return self._embedders[collection.id][0]
 
     def _tell(self) -> None:
+        self._moves += 1
+
         async def tell() -> None:
             async with self._progress:
                 self._progress.notify_all()

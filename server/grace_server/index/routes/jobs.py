@@ -43,19 +43,19 @@ async def cancel_job(request: Request, id: str) -> JobOut:
 async def job_events(request: Request, id: str) -> StreamingResponse:
     """Progress of a job as server-sent events: `progress` at each step, `done` at the end."""
     indexes = indexes_of(request)
-    first = await _progress(indexes, id)
+    seen, first = indexes.moves, await _progress(indexes, id)
     return StreamingResponse(
-        _events(indexes, first), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        _events(indexes, first, seen), media_type="text/event-stream", headers={"cache-control": "no-store"}
     )
 
 
-async def _events(indexes: Indexes, job: JobOut) -> AsyncIterator[str]:
+async def _events(indexes: Indexes, job: JobOut, seen: int) -> AsyncIterator[str]:
     yield _event("progress", job)
     while job.finished_at is None:
-        await indexes.progress(timeout_s=HEARTBEAT_S)
+        await indexes.progress(since=seen, timeout_s=HEARTBEAT_S)
         await asyncio.sleep(LEAST_INTERVAL_S)
         try:
-            now = await _progress(indexes, job.id)
+            seen, now = indexes.moves, await _progress(indexes, job.id)
         except JobNotFound:  # its index was deleted
             return
         yield _event("progress", now) if now != job else ": still here\n\n"
