@@ -321,11 +321,24 @@ async def test_tokens_add_up_to_their_segments_and_to_the_score(
 def check_tokens(reply: dict[str, Any]) -> None:
     for name in ("first", "second"):
         side = reply[name]
+        assert abs(side["tokens_residual"]) < 1e-5
         assert sum(t["contribution"] for t in side["tokens"]) == pytest.approx(reply["score"], abs=1e-5)
         for i, segment in enumerate(side["segments"]):
             mine = [t["contribution"] for t in side["tokens"] if t["segment"] == i]
             assert sum(mine) == pytest.approx(segment["contribution"], abs=1e-5)
             assert len(mine) == segment["tokens"]
+
+
+async def test_tokens_of_a_rationale_that_is_read_otherwise_today_are_refused(serve: Serve) -> None:
+    service = await serve()
+    await filled(service)
+    collection = service.app.state.indexes.catalog.get("papers")
+    change = "UPDATE document SET rationale = 'Something else. ' || rationale WHERE id = 'river'"
+    collection.store.write(lambda connection: connection.execute(change) and None)
+    error = (await hit(service, "river", 422, tokens=True))["error"]
+    assert error["param"] == "tokens"
+    assert "as text" in error["message"]
+    await hit(service, "bridge", tokens=True)
 
 
 async def test_tokens_of_several_rationales_are_refused(serve: Serve) -> None:

@@ -181,7 +181,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
         for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
             yield f"{path.name}:{number}", row
         return
-    with _open(path) as stream:
+    with open_text(path) as stream:
         try:
             if kind == "csv":
                 for row in (reader := csv.DictReader(stream)):
@@ -206,7 +206,8 @@ def _parsed(line: str, where: str) -> Any:
         return BadData(f"{where}: not JSON: {error}")
 
 
-def _open(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
+    """A text file, packed or not, as its name says."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     if path.suffix == ".xz":

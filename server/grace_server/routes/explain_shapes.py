@@ -68,6 +68,7 @@ class SideBody(BaseModel):
         description=f"inner products of its segments, adding up to 1; null over {MAX_GRAM_SEGMENTS} segments"
     )
     tokens: list[TokenBody] | None = Field(description="on request; their contributions add up to the score")
+    tokens_residual: float | None = Field(description="the score less their sum: what the second pass rounds otherwise")
 
 
 class PairBody(BaseModel):
@@ -167,8 +168,8 @@ def content(
         "rank": ranks.rank if ranks else None,
         "ranks_exact": ranks.exact if ranks else None,
         "largest_change": change and {"side": change.side, "segment": change.segment, "rank": change.rank},
-        "first": _side(sides[0], table.first, of_first, tokens and tokens[0]),
-        "second": _side(sides[1], table.second, of_second, tokens and tokens[1]),
+        "first": _side(sides[0], table.first, of_first, tokens and tokens[0], table.score),
+        "second": _side(sides[1], table.second, of_second, tokens and tokens[1], table.score),
         "table": table.table.tolist(),
         "pairs": _pairs(table.pairs),
         "without": found.without and {"score": found.without.score, "rank": found.without.rank},
@@ -179,7 +180,7 @@ def content(
 
 
 def _side(
-    compared: Compared, margin: Margin, ranks: Sequence[int | None], tokens: Sequence[Token] | None
+    compared: Compared, margin: Margin, ranks: Sequence[int | None], tokens: Sequence[Token] | None, score: float
 ) -> dict[str, Any]:
     return {
         "id": compared.document and compared.document.id,
@@ -209,6 +210,7 @@ def _side(
         "tokens": None
         if tokens is None
         else [{"text": t.text, "segment": t.segment, "contribution": t.contribution} for t in tokens],
+        "tokens_residual": None if tokens is None else score - sum(token.contribution for token in tokens),
     }
 
 
@@ -232,7 +234,7 @@ def _centred(index: str | None, found: Full) -> dict[str, Any] | None:
 def _against(compared: Compared, against: Against) -> dict[str, Any]:
     table = against.table
     return {
-        "side": _side(compared, table.second, (None,) * len(table.second.rows), None),
+        "side": _side(compared, table.second, (None,) * len(table.second.rows), None, table.score),
         "score": table.score,
         "table": table.table.tolist(),
         "pairs": _pairs(table.pairs),

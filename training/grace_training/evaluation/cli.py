@@ -23,7 +23,7 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, with every command's options."""
-    from grace_training.evaluation import general, local, mteb_command, report
+    from grace_training.evaluation import explanations, general, local, mteb_command, report
 
     p = argparse.ArgumentParser(
         prog="grace-eval",
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (mteb_command, local, general, report):
+    for module in (mteb_command, local, general, explanations, report):
         module.add_parser(commands)
     return p
 

@@ -1,0 +1,117 @@
+"""What explaining ten hits adds to a search, and what the sums that explanations are made of take on disk.
+
+Searches with and without `explain` take turns over HTTP within one process; the query is embedded once and cached, so
+that what is compared is search, fetching, arithmetic and JSON. Documents have as many segments as an index keeps at
+most: 16 sentences, the template, and a rationale. The model is a fake one: sums have the same size whatever they mean.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
+
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import httpx
+
+from bench._shared import WORDS, arguments, report
+from grace.checkpoint import Checkpoint
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
+from grace_server.app import create_app
+from grace_server.index.description import describe
+from grace_server.settings import Settings
+from tests.support.models import make_model
+
+QUERY = "Where does the river rise? Who built the bridge? What was written in the letter?"
+BATCH = 200
+
+
+def document(number: int, sentences: int) -> dict[str, Any]:
+    """A document with so many sentences of ten words."""
+    rng = random.Random(number)
+    text = " ".join(" ".join(rng.choice(WORDS) for _ in range(10)) + "." for _ in range(sentences))
+    return {"id": str(number), "text": text}
+
+
+async def measure(folder: Path, options: Any) -> dict[str, float]:
+    """Figures of a service on a data folder of its own."""
+    model = folder / "model"
+    make_model(model, hidden=options.hidden, layers=1, intermediate=64, context=2048)
+    checkpoint = Checkpoint.load(model)
+    prompter = Prompter(checkpoint)
+    settings = Settings(data_dir=folder / "data", model=str(model), engine="transformers")
+    app = create_app(settings, engine=FakeEngine(prompter), checkpoint=checkpoint)
+    figures: dict[str, float] = {}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://grace", timeout=600) as client,
+    ):
+        while app.state.life.phase != "ready":  # noqa: ASYNC110 - the service has no event for it
+            await asyncio.sleep(0.01)
+        documents = [document(i, options.sentences) for i in range(options.documents)]
+        for sums in ("float32", "float16", "none"):
+            (await client.put(f"/indexes/{sums}", json={"settings": {"sums": sums}})).raise_for_status()
+            for start in range(0, len(documents), BATCH):
+                body = {"documents": documents[start : start + BATCH], "wait": True}
+                (await client.post(f"/indexes/{sums}/documents", json=body)).raise_for_status()
+            collection = app.state.indexes.catalog.get(sums)
+            await asyncio.to_thread(collection.compact)
+            figures[f"bytes_per_document_{sums}"] = describe(collection).bytes / len(documents)
+        for sums in ("float32", "float16"):
+            figures |= {
+                f"{name}_{sums}": value for name, value in (await compare(client, sums, options.rounds)).items()
+            }
+    return figures
+
+
+async def compare(client: httpx.AsyncClient, index: str, rounds: int) -> dict[str, float]:
+    """Milliseconds of a search, plain, explained, and explained with the mean taken off, each round in turn."""
+    arms: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "explained": {"explain": True},
+        "centred": {"explain": True, "centred": True},
+    }
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    size = segments = 0
+    for turn in range(rounds + 3):
+        for name, more in arms.items():
+            began = time.perf_counter()
+            reply = await client.post("/search", json={"index": index, "query": QUERY, "k": 10, **more})
+            found = json.loads(reply.content)
+            took = (time.perf_counter() - began) * 1000
+            assert len(found["hits"]) == 10, found
+            if turn >= 3:  # the first ones warm up
+                times[name].append(took)
+            if name == "explained":
+                size = len(reply.content)
+                explanation = found["hits"][0]["explanation"]
+                segments = len(explanation["query"]) * len(explanation["document"])
+    added = [b - a for a, b in zip(times["plain"], times["explained"], strict=True)]
+    return {
+        "plain_ms": statistics.median(times["plain"]),
+        "explained_ms": statistics.median(times["explained"]),
+        "centred_ms": statistics.median(times["centred"]),
+        "explaining_adds_ms": statistics.median(added),
+        "explained_kb": size / 1000,
+        "cells_of_a_table": segments,
+    }
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", documents=1000, sentences=16, hidden=384, rounds=40)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = asyncio.run(measure(Path(folder), options))
+    report({"documents": options.documents, "hidden_size": options.hidden, **figures}, options.json)
+
+
+if __name__ == "__main__":
+    main()
