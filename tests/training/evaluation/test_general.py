@@ -153,6 +153,31 @@ def test_a_task_that_fails_does_not_take_the_others_along(
     assert said["fever"] is None
 
 
+def test_other_rows_are_measured_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for claim in ("Snow is white.", "Fish live on the moon."):
+        write(tmp_path, "fever", {"claim": claim, "label": "SUPPORTS"})
+        main(arguments(tmp_path, out, "transformers", "--tasks", "fever"))
+        path, run = only_run(out)
+        items = read_items(path, "fever")
+        assert items is not None
+        if claim == "Snow is white.":
+            before = items.groups[0].ids, run.settings["rows"]["fever"]
+    assert items.groups[0].ids != before[0]
+    assert run.settings["rows"]["fever"] != before[1]
+
+
+def test_a_model_that_cannot_be_loaded_fails_every_task_with_the_reason(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ImportError("no module named vllm")
+
+    monkeypatch.setattr("grace_training.evaluation.general_lm._transformers", broken)
+    assert main(arguments(data, tmp_path, "transformers", "--tasks", "fever,bbh")) == 1
+    assert {r.reason for r in only_run(tmp_path)[1].tasks} == {"ImportError: no module named vllm"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -124,6 +124,6 @@ def test_rows_go_to_lm_evals_task_of_their_part() -> None:
     assert [task["task"] for task in group["task"]] == ["bbh_cot_fewshot_navigate", "bbh_cot_fewshot_snarks"]
 
 
-def test_a_measure_of_local_files_is_not_looked_for_on_the_hub() -> None:
-    with pytest.raises(BadData, match="give --data"):
-        specification(TASKS["perplexity"], None, chat=False)
+def test_a_chat_model_is_asked_for_code_in_another_form() -> None:
+    assert specification(TASKS["humaneval"], None, chat=True) == ["grace_humaneval_chat"]
+    assert specification(TASKS["humaneval"], None, chat=False) == ["grace_humaneval"]

@@ -309,6 +309,11 @@ def test_an_analysis_of_another_form_is_refused_by_name(tmp_path: Path, name: st
         build([tmp_path], resamples=0)
 
 
+def test_analyses_alone_are_a_report_too(tmp_path: Path) -> None:
+    analyses(tmp_path / OWN / "analysis")
+    assert [section.name for section in build([tmp_path]).sections] == ["faithfulness", "calibration"]
+
+
 def test_analyses_do_not_stand_in_the_way_of_runs(tmp_path: Path) -> None:
     path = embedding_run(tmp_path, "base")
     analyses(path.parent / "analysis")

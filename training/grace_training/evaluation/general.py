@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
+import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grace_training.evaluation.general_tasks import PAPER, TASKS, WRITTEN, Task, default_tasks, local_rows
-from grace_training.evaluation.results import GENERAL, OWN, Run, TaskRecord, read_run, write_items, write_run
+from grace_training.evaluation.results import GENERAL, OWN, ROWS, Run, TaskRecord, read_run, write_items, write_run
 
 if TYPE_CHECKING:
     from grace.checkpoint import Checkpoint
     from grace_training.evaluation.general_data import Row
     from grace_training.evaluation.general_lm import LanguageModel, Measured
+
+T = TypeVar("T")
 
 EPILOG = """\
 tasks: gsm8k, mmlu, triviaqa, fever, bbh, humaneval (the paper's), nq_open; on local files also perplexity, rationales
@@ -60,9 +64,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     p.add_argument("--overwrite", action="store_true", help="measure again what is there already")
     p.add_argument("--label", help="what tables call this model (default its name)")
-    p.add_argument(
-        "--row", help="the row of tables: base, contrastive, simcse, grace-supervised, ... (default its card's)"
-    )
+    p.add_argument("--row", choices=ROWS, metavar="ROW", help=f"in tables: {', '.join(ROWS)} (default its card's)")
     p.add_argument("--backbone", help="the model it was trained from (default its card's)")
     p.add_argument("--seed", type=int, help="of the training (default its card's)")
     p.add_argument("--step", type=int, help="of the training (default its card's)")
@@ -71,11 +73,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A task that is to be measured, with its local rows if they are local."""
+    """A task that is to be measured, with its rows if they are local."""
 
     task: Task
     rows: list[Row] | None
-    of: int | None
+    of: int | None  # rows there would be
+
+    @property
+    def source(self) -> str:
+        """What the rows are, so that a score over other rows is not taken for one over these."""
+        if self.rows is None:
+            return "hub"
+        return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -106,14 +115,21 @@ class Session:
         fresh = _new_run(options, checkpoint, names)
         if path.exists() and not options.overwrite:
             known = read_run(path)
-            names_known = tuple(dict.fromkeys((*known.expected, *names)))
-            fresh = replace(fresh, expected=names_known, tasks=known.tasks, samples=known.samples)
+            fresh = replace(
+                fresh,
+                expected=tuple(dict.fromkeys((*known.expected, *names))),
+                tasks=known.tasks,
+                samples=known.samples,
+                rationale_tokens=known.rationale_tokens,
+                settings={**known.settings, **fresh.settings},
+            )
         self.run = fresh
-        self._names = [name for name in names if not self._is_done(name)]
+        self._names = names
 
     def measure(self) -> None:
         """Every task that is not done yet; one that fails is recorded and the next one begins."""
-        wanted = [found for name in self._names if (found := self._find(TASKS[name]))]
+        found = [w for name in self._names if (w := self._find(TASKS[name]))]
+        wanted = [w for w in found if not self._is_done(w)]
         if written := [w for w in wanted if w.task.name in WRITTEN]:
             self._written(written)
         if asked := [w for w in wanted if w.task.name not in WRITTEN]:
@@ -134,62 +150,80 @@ class Session:
                 print(f"{title:12} {shown}  {record.metric}, {record.samples} items")
         print(f"results: {self.folder / OWN / 'general.json'}")
 
-    def _is_done(self, name: str) -> bool:
-        record = self.run.record(name)
-        return record is not None and record.status == "done"
+    def _is_done(self, w: Wanted) -> bool:
+        record = self.run.record(w.task.name)
+        return record is not None and record.status == "done" and self._sources.get(w.task.name) == w.source
+
+    @property
+    def _sources(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.run.settings.get("rows", {})
+        return found
 
     def _find(self, task: Task) -> Wanted | None:
         from grace.errors import GraceError
+        from grace_training.errors import BadData
 
         if task.runs_code and not self.options.run_generated_code:
             self._failed(task, "runs code that the model wrote: allow it with --run-generated-code")
             return None
         try:
-            if self.options.data is None:
+            if self.options.data is None and not task.local_only:
                 return Wanted(task, None, None)
+            if self.options.data is None:
+                raise BadData(f"{task.name} is measured on local files: give --data")
             return Wanted(task, *local_rows(task, self.options.data, self.options.limit))
         except GraceError as error:
             self._failed(task, str(error))
             return None
 
-    def _written(self, wanted: Iterable[Wanted]) -> None:
+    def _written(self, wanted: Sequence[Wanted]) -> None:
         from grace import Grace
         from grace_training.evaluation import general_written
 
-        with Grace.load(self.options.model, engine=self.options.backend) as grace:
+        def one(grace: Grace, w: Wanted) -> Measured:
+            rows = w.rows or []
+            written = general_written.measure(grace, w.task, rows, w.of or len(rows))
+            others = (sample for sample in self.run.samples if sample.task != w.task.name)
+            self.run = replace(self.run, samples=(*others, *written.samples), rationale_tokens=written.mean_tokens)
+            return written.measured
+
+        grace = self._opened(wanted, lambda: Grace.load(self.options.model, engine=self.options.backend))
+        if grace is None:
+            return
+        with grace:
             for w in wanted:
-                if w.rows is None:
-                    self._failed(w.task, f"{w.task.name} is measured on local files: give --data")
-                    continue
-                rows, of = w.rows, w.of or len(w.rows)
+                self._try(w, partial(one, grace, w))
+        gc.collect()  # the next engine wants its memory
 
-                def one(task: Task = w.task, rows: list[Row] = rows, of: int = of) -> Measured:
-                    written = general_written.measure(grace, task, rows, of)
-                    self.run = replace(
-                        self.run,
-                        samples=(*(s for s in self.run.samples if s.task != task.name), *written.samples),
-                        rationale_tokens=written.mean_tokens,
-                    )
-                    return written.measured
-
-                self._try(w, one)
-        gc.collect()
-
-    def _asked(self, wanted: Iterable[Wanted]) -> None:
+    def _asked(self, wanted: Sequence[Wanted]) -> None:
         from grace_training.evaluation.general_lm import LanguageModel
 
-        lm = LanguageModel(
-            self.checkpoint,
-            self.options.backend,
-            dtype=self.options.dtype,
-            batch_size=self.options.batch_size,
-            chat=False if self.options.no_chat_template else None,
-            fewshot=self.options.fewshot,
-            max_tokens=self.options.max_tokens,
+        lm = self._opened(
+            wanted,
+            lambda: LanguageModel(
+                self.checkpoint,
+                self.options.backend,
+                dtype=self.options.dtype,
+                batch_size=self.options.batch_size,
+                chat=False if self.options.no_chat_template else None,
+                fewshot=self.options.fewshot,
+                max_tokens=self.options.max_tokens,
+            ),
         )
+        if lm is None:
+            return
         self._note(chat_template=lm.chat, context_tokens=lm.context_tokens, max_tokens=lm.max_tokens)
         for w in wanted:
             self._try(w, partial(self._one, lm, w))
+
+    def _opened(self, wanted: Sequence[Wanted], load: Callable[[], T]) -> T | None:
+        """What `load` gives; where it fails, every task that needs it has failed for that reason."""
+        try:
+            return load()
+        except Exception as error:  # noqa: BLE001 - libraries of all kinds are behind it
+            for w in wanted:
+                self._failed(w.task, _reason(error))
+            return None
 
     def _one(self, lm: LanguageModel, w: Wanted) -> Measured:
         if w.task.runs_code:
@@ -204,8 +238,7 @@ class Session:
         try:
             measured = measure()
         except Exception as error:  # noqa: BLE001 - whatever stops one task must not take the others along
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-            self._failed(task, reason)
+            self._failed(task, _reason(error))
             return
         whole = w.of or measured.of
         record = TaskRecord(
@@ -219,6 +252,7 @@ class Session:
             subsampled_from=whole if whole > measured.judged else None,
         )
         write_items(measured.items, self.folder)
+        self._note(rows={**self._sources, task.name: w.source})
         self._record(record)
 
     def _failed(self, task: Task, reason: str) -> None:
@@ -232,6 +266,10 @@ class Session:
 
     def _note(self, **settings: Any) -> None:
         self.run = replace(self.run, settings={**self.run.settings, **settings})
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
 def _new_run(options: argparse.Namespace, checkpoint: Checkpoint, names: list[str]) -> Run:

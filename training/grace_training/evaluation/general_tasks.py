@@ -160,15 +160,9 @@ def local_rows(task: Task, folder: Path, most: int | None) -> tuple[list[Row], i
 
 
 def specification(task: Task, rows: list[Row] | None, *, chat: bool) -> list[Any]:
-    """What lm-eval is asked to load: its own task, or its task over our rows.
-
-    Raises:
-        BadData: a row names a part that lm-eval's task does not have.
-    """
+    """What lm-eval is asked to load: its own task, or its task over our rows."""
     stock = task.chat if chat and task.chat else task.stock
     if rows is None:
-        if task.local_only:
-            raise BadData(f"{task.name} is measured on local files: give --data")
         return [stock]
     parts: dict[str, list[Row]] = {}
     for row in rows:

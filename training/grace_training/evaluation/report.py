@@ -53,7 +53,8 @@ def build(folders: Sequence[Path], *, title: str = "GRACE: evaluation", resample
         if not folder.is_dir():
             raise BadResults(f"{folder}: no such folder")
     found = entries(dict(pair for folder in folders for pair in runs(folder)).items())
-    if not found:
+    analyses = report_analysis.sections(list(folders))
+    if not found and not analyses:
         raise BadResults(f"{', '.join(map(str, folders))}: no results of grace-eval here")
     sections: list[Section] = []
     if limits := report_tables.trouble(found):
@@ -63,10 +64,11 @@ def build(folders: Sequence[Path], *, title: str = "GRACE: evaluation", resample
         sections += report_training.sections(shown, resamples)
     if general := report_general.section(found, resamples):
         sections.append(general)
-    sections += report_analysis.sections(list(folders))
+    sections += analyses
     if cases := report_cases.section(found):
         sections.append(cases)
-    sections.append(_runs(found))
+    if found:
+        sections.append(_runs(found))
     return Page(title, _summary(found), tuple(sections))
 
 

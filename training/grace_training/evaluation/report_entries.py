@@ -158,7 +158,7 @@ def entries(found: Iterable[tuple[Path, Run]]) -> list[Entry]:
     buckets: dict[Key, list[Seeded]] = {}
     for path, run in found:
         key = Key(
-            GENERAL if any(task.category == GENERAL for task in run.tasks) else run.benchmark,
+            GENERAL if run.benchmark == "general" else run.benchmark,
             run.backbone or run.label,
             run.row,
             run.preset,
