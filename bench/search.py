@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import faiss
@@ -44,12 +45,13 @@ LATENT = 32
 FILTER = {"field": "n", "operator": "==", "value": 7}  # one row in a hundred
 
 
-def clustered(rows: int, dimensions: int, seed: int, topics: int) -> Floats:
-    """Unit vectors around topics; the topics are the same for every seed."""
+def clustered(rows: int, dimensions: int, seed: int, topics: int, file: Path | None = None) -> Floats:
+    """Unit vectors around topics; the topics are the same for every seed. In a file, they do not count as memory."""
     shared, rng = np.random.default_rng(0), np.random.default_rng(seed)
     centres = shared.standard_normal((topics, LATENT), dtype=np.float32)
     turn = shared.standard_normal((LATENT, dimensions), dtype=np.float32)
-    out = np.empty((rows, dimensions), np.float32)
+    shape = (rows, dimensions)
+    out = np.empty(shape, np.float32) if file is None else np.memmap(file, np.float32, "w+", shape=shape)
     for start in range(0, rows, 10_000):
         some = out[start : start + 10_000]
         latent = centres[rng.integers(0, topics, len(some))]
@@ -75,16 +77,20 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def ingest(collection: Collection, vectors: Floats) -> float:
-    """Documents per second, durable, in batches: from the call to the commit."""
-    spent = 0.0
+def ingest(collection: Collection, vectors: Floats) -> dict[str, float]:
+    """Documents per second, durable, in batches, from the call to the commit; and per second of the processor's time
+    that this process got, which says what it would be on a machine with nothing else to do.
+    """
+    spent = cpu = 0.0
     for start in range(0, len(vectors), BATCH):
         batch = [
             {"id": f"d{start + i}", "text": "", "metadata": {"n": (start + i) % 100}, "vector": vector}
             for i, vector in enumerate(vectors[start : start + BATCH])
         ]
+        began = time.process_time()
         spent += timed(lambda batch=batch: collection.upsert(batch))
-    return len(vectors) / spent * 1000
+        cpu += time.process_time() - began
+    return {"ingest_per_s": len(vectors) / spent * 1000, "ingest_per_cpu_s": len(vectors) / cpu}
 
 
 def raw_search(collection: Collection, vectors: Floats) -> Callable[[Floats], object]:
@@ -161,8 +167,8 @@ def rebuilding(collection: Collection, queries: Floats) -> dict[str, float]:
 
     def searches(times: list[float], goes_on: Callable[[], bool]) -> list[float]:
         while goes_on():
-            query = queries[len(times) % len(queries)]
-            times.append(timed(lambda: collection.dense(query[None], K)))
+            query = queries[len(times) % len(queries)][None]
+            times.append(timed(lambda query=query: collection.dense(query, K)))
             time.sleep(0.002)
         return times
 
@@ -187,9 +193,9 @@ def rebuilding(collection: Collection, queries: Floats) -> dict[str, float]:
 def start(folder: Path) -> dict[str, float]:
     """Open a data folder in this fresh process: how long, and how much memory, against what the vectors take."""
     before = resident_bytes()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     catalog = Catalog(folder, Edges())
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     collection = catalog.get("a")
     query = np.eye(1, collection.dimensions, dtype=np.float32)
     for _ in range(100):
@@ -197,18 +203,30 @@ def start(folder: Path) -> dict[str, float]:
     taken = resident_bytes() - before
     doubts, rows = len(collection.doubts), len(collection.index)
     catalog.close()
-    return {"start_s": seconds, "start_doubts": doubts, "memory_over_vectors": taken / (rows * 4 * query.shape[1])}
+    return {
+        "start_s": seconds,
+        "start_cpu_s": cpu,
+        "start_doubts": doubts,
+        "memory_over_vectors": taken / (rows * 4 * query.shape[1]),
+    }
 
 
 def measure(kind: str, vectors: Floats, queries: Floats, truth: npt.NDArray[np.int64], folder: Path) -> dict[str, Any]:
     catalog = Catalog(folder, Edges())
-    # `auto` as it comes; the others are built at any size.
-    settings = CollectionSettings() if kind == "auto" else CollectionSettings(kind=kind, flat_limit=1_000)
-    collection = catalog.create("a", settings, dimensions=vectors.shape[1], fingerprint=None)
-    found: dict[str, Any] = {"ingest_per_s": ingest(collection, vectors)}
-    found["build_s"] = timed(collection.maintain) / 1000
+    found: dict[str, Any] = {}
+    if list(catalog):
+        collection = catalog.get("a")
+    else:
+        # `auto` as it comes; the others are built at any size.
+        settings = CollectionSettings() if kind == "auto" else CollectionSettings(kind=kind, flat_limit=1_000)
+        collection = catalog.create("a", settings, dimensions=vectors.shape[1], fingerprint=None)
+        found |= ingest(collection, vectors)
+        print(kind, "ingested", found, file=sys.stderr, flush=True)
+        found["build_s"] = timed(collection.maintain) / 1000
+        print(kind, "built", found, file=sys.stderr, flush=True)
     found["width"] = collection.local.base.width if collection.local.base else None
     found |= compare(collection, vectors, queries, truth) | filtered(collection, vectors, queries)
+    print(kind, "searched", found, file=sys.stderr, flush=True)
     if collection.local.base is not None:
         found |= rebuilding(collection, queries)
     catalog.close()
@@ -222,6 +240,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--kind", choices=("auto", "flat", "ivf", "hnsw"), action="append")
+    parser.add_argument("--folder", type=Path, help="keep the data there; where it is already, it is not written again")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -230,7 +249,8 @@ def main() -> None:
         print(json.dumps(start(arguments.start)))
         return
     topics = max(1, arguments.rows // 100)
-    vectors = clustered(arguments.rows, arguments.dimensions, 1, topics)
+    scratch = tempfile.NamedTemporaryFile()
+    vectors = clustered(arguments.rows, arguments.dimensions, 1, topics, Path(scratch.name))
     queries = clustered(arguments.queries, arguments.dimensions, 2, topics)
     truth = nearest(vectors, queries)
     report: dict[str, Any] = {
@@ -242,7 +262,7 @@ def main() -> None:
         "load_at_start": round(os.getloadavg()[0], 1),
     }
     for kind in arguments.kind or ("flat", "ivf", "hnsw"):
-        with tempfile.TemporaryDirectory() as folder:
+        with nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory() as folder:
             found = measure(kind, vectors, queries, truth, Path(folder))
         report[kind] = {n: round(v, 4) if isinstance(v, float) else v for n, v in found.items()}
         print(kind, json.dumps(report[kind], indent=2), flush=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from grace.errors import CheckpointError
 from grace.pooling import POOLINGS, Pooling
-from grace.representation import Role
+from grace.representation import Mode, Role
 
 FORMAT = 1  # of grace.json; a larger number comes from a newer version and is refused
 CONFIG_FILE = "grace.json"
@@ -43,7 +43,11 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
-    """The contents of `grace.json`."""
+    """The contents of `grace.json`.
+
+    `mode` is what an index made for this checkpoint takes where nobody says otherwise: "direct" for documents, say, of
+    a checkpoint whose rationales pay on the side of the query alone.
+    """
 
     instruction: dict[Role, str] = field(default_factory=lambda: dict(DEFAULT_INSTRUCTION))
     pooling: Pooling = "mean"
@@ -52,6 +56,7 @@ class CheckpointConfig:
     max_rationale_tokens: int = 512
     generation: Generation = field(default_factory=Generation)
     provenance: dict[str, Any] = field(default_factory=dict)
+    mode: dict[Role, Mode] = field(default_factory=lambda: {"document": "reason", "query": "reason"})
     format: int = FORMAT
 
     @classmethod
@@ -71,7 +76,7 @@ class CheckpointConfig:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise CheckpointError(f"{CONFIG_FILE} has unknown keys: {', '.join(unknown)}")
-        if missing := sorted(known - {"provenance", "generation", "format"} - set(data)):
+        if missing := sorted(known - {"provenance", "generation", "mode", "format"} - set(data)):
             raise CheckpointError(f"{CONFIG_FILE} lacks: {', '.join(missing)}")
         instruction = data["instruction"]
         roles = get_args(Role)
@@ -92,7 +97,11 @@ class CheckpointConfig:
         temperature = generation.get("temperature", 0.0)
         if not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
             raise CheckpointError(f"{CONFIG_FILE}: 'generation.temperature' must lie in 0..2")
-        return cls(**{**data, "generation": Generation(float(temperature))})
+        mode = data.get("mode", {})
+        if not isinstance(mode, dict) or any(r not in roles or m not in get_args(Mode) for r, m in mode.items()):
+            raise CheckpointError(f"{CONFIG_FILE}: 'mode' must give a role one of {', '.join(get_args(Mode))}")
+        modes = {role: mode.get(role, "reason") for role in roles}
+        return cls(**{**data, "generation": Generation(float(temperature)), "mode": modes})
 
     def to_json(self) -> str:
         """The text of `grace.json`."""
@@ -183,7 +192,8 @@ def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig) ->
     for file in [*weights, folder / "config.json", *tokenizer]:
         digest.update(f"{file.name}\0{_content_hash(file)}\0".encode())
     # The meaning of grace.json, not its bytes; where a model came from does not change what it computes.
-    meaning = {key: value for key, value in asdict(config).items() if key != "provenance"}
+    # Nor does the mode that is taken where none is asked for.
+    meaning = {key: value for key, value in asdict(config).items() if key not in ("provenance", "mode")}
     digest.update(json.dumps(meaning, sort_keys=True).encode())
     return digest.hexdigest()[:32]
 

@@ -26,6 +26,7 @@ from grace_server.engine import make_engine
 from grace_server.errors import ApiError, problems, respond, translate
 from grace_server.house import House, served_name
 from grace_server.index import routes as index
+from grace_server.index.edges import Edges
 from grace_server.index.lifecycle import open_indexes
 from grace_server.inflight import InFlight
 from grace_server.life import Life
@@ -162,7 +163,7 @@ async def _open(
     app.state.represent, app.state.prompter, app.state.checkpoint = front.represent, prompter, checkpoint
     metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)
     app.state.indexes = await stack.enter_async_context(
-        open_indexes(settings.data_dir, front.represent, prompter, checkpoint)
+        open_indexes(settings.data_dir, front.represent, prompter, checkpoint, edges=Edges.of(settings))
     )
 
 

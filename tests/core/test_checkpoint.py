@@ -36,6 +36,8 @@ def test_the_fingerprint_follows_what_is_computed_and_nothing_else(folder: Path)
     first = Checkpoint.load(folder).fingerprint
     save_config(replace(CONFIG, provenance={"note": "told later"}), folder)
     assert Checkpoint.load(folder).fingerprint == first
+    save_config(replace(CONFIG, mode={"document": "direct", "query": "reason"}), folder)
+    assert Checkpoint.load(folder).fingerprint == first
     seen = {first}
     save_config(replace(CONFIG, max_input_tokens=99), folder)
     seen.add(Checkpoint.load(folder).fingerprint)
@@ -56,6 +58,9 @@ def test_the_fingerprint_follows_what_is_computed_and_nothing_else(folder: Path)
         ({"format": None}, "no 'format' number"),
         ({"pooling": "max"}, "'pooling' must be one of"),
         ({"similarity": "dot"}, "'similarity' must be 'cosine'"),
+        ({"mode": "direct"}, "'mode' must give a role"),
+        ({"mode": {"document": ["direct"]}}, "'mode' must give a role"),
+        ({"mode": {"documents": "direct"}}, "'mode' must give a role"),
         ({"max_input_tokens": 0}, "'max_input_tokens' must be"),
         ({"max_rationale_tokens": True}, "'max_rationale_tokens' must be"),
         ({"instruction": {"document": "x"}}, "exactly the roles"),

@@ -1,4 +1,5 @@
-"""What the crash test kills: a process that writes, deletes, embeds, merges and takes snapshots, and keeps a ledger.
+"""What the crash test kills: a process that writes, deletes, embeds, merges, takes snapshots, restores them, migrates
+the copies, and keeps a ledger.
 
 The ledger is fsynced: an intent before each change, an acknowledgement after. Changes follow from a seed, so the parent
 can tell what was done without being told.
@@ -6,12 +7,14 @@ can tell what was done without being told.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,8 @@ from grace_server.index.catalog import Catalog
 from grace_server.index.edges import Edges
 from grace_server.index.errors import IndexNotFound
 from grace_server.index.faults import FaultPoint
+from grace_server.index.migrate import migrate
+from grace_server.index.model import Represented
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.snapshot import restore_snapshot, take_snapshot
 from grace_server.index.vectors import Floats
@@ -28,7 +33,8 @@ from grace_server.index.writing import Embedded
 
 H = 8
 SETTINGS = CollectionSettings(kind="hnsw", flat_limit=40, links=8, build_width=40)
-FINGERPRINT = "f" * 32
+FINGERPRINT, NEXT_FINGERPRINT = "f" * 32, "e" * 32
+SEGMENTS = (Segment("input", 0, 1, 1),)
 IDS = 150
 
 
@@ -62,13 +68,33 @@ def vector_of(text: str) -> Floats:
 def embed_some(collection: Any) -> None:
     """Do a part of the pending embedding."""
     outcomes = [
-        Embedded(
-            p.label, vector_of(p.text), None, False, False, (Segment("input", 0, 1, 1),), np.ones((1, H), np.float32)
-        )
+        Embedded(p.label, vector_of(p.text), None, False, False, SEGMENTS, np.ones((1, H), np.float32))
         for p in collection.pending(limit=3)
     ]
     if outcomes:
         collection.embedded(outcomes, fingerprint=FINGERPRINT)
+
+
+class NextModel:
+    """The model that collections are moved to, as far as `migrate` looks at one."""
+
+    fingerprint = NEXT_FINGERPRINT
+    checkpoint = SimpleNamespace(config=SimpleNamespace(pooling="mean"), hidden_size=H)
+
+    async def embed(self, collection: Any, text: str, **how: Any) -> Represented:
+        """A vector that tells which text it is of."""
+        made: Any = SimpleNamespace(
+            rationale=None, truncated=False, segments=SEGMENTS, sums=np.ones((1, H), np.float32), pooled_tokens=1
+        )
+        job: Any = SimpleNamespace(thinking_open=False)
+        return Represented(job, made, vector_of(text))
+
+
+def move(catalog: Catalog, source: str) -> Any:
+    """Move a collection that nobody writes to; go on where an earlier call was."""
+    model: Any = NextModel()
+    target = source.replace("copy-", "moved-")
+    return asyncio.run(migrate(catalog, model, source=source, target=target, alias="live"))
 
 
 def work(folder: Path, ledger: Path, seed: int, die_at: str | None, after: int) -> None:
@@ -107,7 +133,7 @@ def work(folder: Path, ledger: Path, seed: int, die_at: str | None, after: int) 
 
 
 def _look_after(catalog: Catalog, folder: Path) -> None:
-    """Merge, rebuild, checkpoint, compact, snapshot and restore, all the time."""
+    """Merge, rebuild, checkpoint, snapshot, restore and migrate, all the time."""
     collection, turn = catalog.get("a"), 0
     while True:
         turn += 1
@@ -118,6 +144,8 @@ def _look_after(catalog: Catalog, folder: Path) -> None:
             take_snapshot(collection, path, catalog.edges)
             restored = restore_snapshot(catalog, path, f"copy-{os.getpid()}-{turn}")
             catalog.set_alias("latest", restored.name)
-            for old in [c for c in catalog if c.name.startswith("copy-") and c is not restored]:
+            move(catalog, restored.name)
+            kept = (restored.name, restored.name.replace("copy-", "moved-"))
+            for old in [c for c in catalog if c.name.startswith(("copy-", "moved-")) and c.name not in kept]:
                 catalog.delete(old.name)
             path.unlink()

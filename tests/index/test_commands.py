@@ -118,7 +118,7 @@ def test_what_is_exported_is_built_again_equal(
     lines = capsys.readouterr().out
     (tmp_path / "again.jsonl").write_text(lines)
     calls = shell.calls
-    assert shell("build", "--index", "b", tmp_path / "again.jsonl", "--vectors", "--fingerprint", "f") == 0
+    assert shell("import", "--index", "b", tmp_path / "again.jsonl") == 0
     assert shell.calls == calls
     shell("export", "--index", "b", "--vectors")
     theirs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -26,7 +26,25 @@ scalars = (
     | st.integers(-3, 3)
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from([*DATES, "", "a", "A", "é", "1", "true", "null", "a'b", 'a"b', "%", "2020-99-99", "2020-02-31", "x" * 200, "x" * 200 + "y"])
+    | st.sampled_from(
+        [
+            *DATES,
+            "",
+            "a",
+            "A",
+            "é",
+            "1",
+            "true",
+            "null",
+            "a'b",
+            'a"b',
+            "%",
+            "2020-99-99",
+            "2020-02-31",
+            "x" * 200,
+            "x" * 200 + "y",
+        ]
+    )
     | st.text(max_size=3).filter(lambda s: "\0" not in s and s.isprintable())
 )
 keys = st.sampled_from(["a", "b", "c d", "é", "a'; DROP TABLE document; --", "$", "[0]", "#-1"])

@@ -18,7 +18,7 @@ FOLDER = Path(grace_server.index.__file__).parent
     [
         (r"\bimport sqlite3\b|\bsqlite3\.", {"store.py"}),
         (r"\bimport faiss\b", {"approximate.py", "building.py", "matrix.py"}),
-        (r"\bqdrant_client\b", {"qdrant_index.py", "cli.py"}),
+        (r"\bqdrant_client\b", {"qdrant_index.py"}),
         (r"\bpickle\b", set()),
         (r"\bos\.environ\b|\bgetenv\b", set()),
         (r"\btime\.time\b", {"edges.py", "description.py", "gauges.py"}),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from grace.errors import GraceError
+from grace.representation import Mode
 from grace_server.audit import cli as audit_cli
 from grace_server.errors import ApiError
 from grace_server.index import commands
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--data-dir", type=Path, help="where the indexes live [GRACE_DATA_DIR]")
     found.add_argument("--model", help="checkpoint to embed with: a folder or a hub id [GRACE_MODEL]")
     found.add_argument("--engine", choices=("vllm", "transformers"), help="what runs the model [GRACE_ENGINE]")
-    found.add_argument("--qdrant", metavar="URL", help="keep and search the vectors there instead of with FAISS")
+    found.add_argument("--qdrant", metavar="URL", help="vectors are there, not in FAISS [GRACE_QDRANT_URL]")
     found.add_argument("--quiet", action="store_true", help="no progress bar")
     commands_of = found.add_subparsers(required=True, metavar="COMMAND")
 
@@ -86,10 +87,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--number-field", action="append", default=[], help="a column of a CSV that holds numbers")
     build.add_argument("--vectors", action="store_true", help="every document brings its vector: no model is loaded")
     build.add_argument("--fingerprint", help="of the model that made those vectors")
-    for flag, choices in (("kind", Kind), ("metric", Metric), ("quantization", Quantization), ("sums", Sums)):
-        build.add_argument(f"--{flag}", choices=get_args(choices), help="of a new index")
-    for flag in ("document-mode", "query-mode"):
-        build.add_argument(f"--{flag}", choices=("reason", "direct"), help="of a new index")
+    _add_settings(build)
     build.add_argument("--dimensions", type=int, help="of a new index: keep this many leading dimensions")
     search = command("search", _search, "search, a line of JSON for each hit")
     search.add_argument("query")
@@ -98,6 +96,11 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--filter", help="as JSON")
     export = command("export", _export, "write all documents as lines of JSON, which build reads")
     export.add_argument("--vectors", action="store_true", help="with the vectors of all documents")
+    take = command("import", _build, "read what export --vectors wrote into an index, without a model")
+    take.add_argument("source", type=Path)
+    take.set_defaults(vectors=True, id_field="id", text_field=None, number_field=[])
+    take.add_argument("--fingerprint", help="of the model that made the vectors; by default the one they came with")
+    _add_settings(take)
     check = command("verify", _verify, "check everything; exit code 3 if something is wrong")
     check.add_argument("--repair", action="store_true", help="make anew what is derived and wrong")
     command("compact", _compact, "rebuild without deleted rows, and give back disk space")
@@ -113,6 +116,18 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    for flag, choices in (("kind", Kind), ("metric", Metric), ("quantization", Quantization), ("sums", Sums)):
+        command.add_argument(f"--{flag}", choices=get_args(choices), help="of a new index")
+    for flag in ("document-mode", "query-mode"):
+        command.add_argument(f"--{flag}", choices=get_args(Mode), help="of a new index; else the checkpoint's")
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("kind", "metric", "quantization", "sums", "document_mode", "query_mode", "dimensions")
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+
+
 def _list(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
     for collection in catalog:
         print(json.dumps(asdict(describe(collection))))
@@ -120,8 +135,6 @@ def _list(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.
 
 
 def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
-    names = ("kind", "metric", "quantization", "sums", "document_mode", "query_mode", "dimensions")
-    chosen = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     collection = asyncio.run(
         commands.build(
             catalog,
@@ -130,7 +143,7 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
             columns=Columns(
                 arguments.id_field, tuple(arguments.text_field or ("text",)), tuple(arguments.number_field)
             ),
-            settings=chosen,
+            settings=_settings(arguments),
             open_model=None if arguments.vectors else open_model,
             fingerprint=arguments.fingerprint,
             quiet=arguments.quiet,
@@ -213,13 +226,10 @@ def _migrate(catalog: Catalog, arguments: argparse.Namespace, open_model: comman
 
 
 def _edges(qdrant: str | None) -> Edges:
-    if qdrant is None:
-        return Edges()
-    from qdrant_client import QdrantClient  # an extra: only who uses it needs it
+    from grace_server.settings import Settings  # reads the environment
 
-    from grace_server.index.qdrant_index import in_qdrant
-
-    return Edges(vector_index=in_qdrant(QdrantClient(url=qdrant)))
+    flags: dict[str, Any] = {} if qdrant is None else {"qdrant_url": qdrant}
+    return Edges.of(Settings(**flags))
 
 
 def _default_data_dir() -> Path:

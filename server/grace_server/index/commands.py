@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from grace_server.index.document import Document
 from grace_server.index.errors import IndexNotFound, InvalidValue
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
-from grace_server.index.settings import CollectionSettings, with_defaults
+from grace_server.index.settings import CollectionSettings, chosen_for, with_defaults
 from grace_server.index.sources import Columns, count_documents, read_documents
 
 OpenModel = Callable[[], AbstractAsyncContextManager[Model]]
@@ -37,7 +37,7 @@ async def build(
     source: Path,
     *,
     columns: Columns,
-    settings: CollectionSettings,
+    settings: Mapping[str, Any],  # those chosen, for a new collection
     open_model: OpenModel | None,  # None: every document brings its vector
     fingerprint: str | None,
     quiet: bool,
@@ -116,7 +116,7 @@ def _collection(
     catalog: Catalog,
     name: str,
     documents: Iterator[dict[str, Any]],
-    settings: CollectionSettings,
+    chosen: Mapping[str, Any],
     model: Model | None,
     fingerprint: str | None,
 ) -> tuple[Collection, Iterator[dict[str, Any]]]:
@@ -125,12 +125,14 @@ def _collection(
     except IndexNotFound:
         pass
     if model is not None:
+        settings = chosen_for(model.checkpoint.config, chosen)
         settings, dimensions = with_defaults(settings, hidden_size=model.checkpoint.hidden_size)
         return catalog.create(name, settings, dimensions=dimensions, fingerprint=model.fingerprint), documents
     first = next(documents, None)
     if first is None or not first.get("vector"):
         raise InvalidValue("the first document has no vector: leave --vectors away to embed the texts", param="source")
-    collection = catalog.create(name, settings, dimensions=len(first["vector"]), fingerprint=fingerprint)
+    settings, made_by = CollectionSettings(**chosen), fingerprint or first.get("fingerprint")
+    collection = catalog.create(name, settings, dimensions=len(first["vector"]), fingerprint=made_by)
     return collection, chain([first], documents)
 
 
@@ -153,6 +155,8 @@ def _exported(collection: Collection, document: Document, vectors: bool) -> dict
         line["rationale"] = document.rationale.text
     if (vectors or document.given == "vector") and document.state == "ready":
         line["vector"] = collection.vector(document.label)
+        if document.fingerprint is not None:
+            line["fingerprint"] = document.fingerprint
     return line
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from grace.pooling import Pooling
 from grace.representation import Mode
 from grace_server.index.errors import InvalidValue, StoreDamaged
+
+if TYPE_CHECKING:
+    from grace.checkpoint import CheckpointConfig
 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
 Metric = Literal["cosine", "dot"]
@@ -70,6 +74,20 @@ class CollectionSettings:
     def to_json(self) -> str:
         """One line of JSON, keys sorted."""
         return json.dumps(asdict(self), sort_keys=True)
+
+
+def chosen_for(config: CheckpointConfig, chosen: Mapping[str, Any]) -> CollectionSettings:
+    """Settings out of those that were chosen; what was not, or is None, is as the checkpoint says, then as we do.
+
+    Raises:
+        InvalidValue: naming the setting.
+    """
+    of_checkpoint = {
+        "pooling": config.pooling,
+        "document_mode": config.mode["document"],
+        "query_mode": config.mode["query"],
+    }
+    return CollectionSettings(**(of_checkpoint | {name: value for name, value in chosen.items() if value is not None}))
 
 
 def with_defaults(settings: CollectionSettings, *, hidden_size: int) -> tuple[CollectionSettings, int]:

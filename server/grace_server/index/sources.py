@@ -15,7 +15,7 @@ from typing import IO, Any
 from grace_server.index.errors import InvalidValue
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
-_KNOWN = ("id", "text", "metadata", "rationale", "vector")
+_KNOWN = ("id", "text", "metadata", "rationale", "vector", "fingerprint")
 _PARQUET_ROWS = 1_024
 _CSV_FIELD_BYTES = 16 * 1024 * 1024
 
@@ -88,6 +88,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
         "metadata": {**rest, **(metadata or {})},
         "rationale": record.get("rationale") or None,
         "vector": record.get("vector"),
+        "fingerprint": record.get("fingerprint"),
     }
 
 

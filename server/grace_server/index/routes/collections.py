@@ -9,11 +9,12 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from grace.representation import Mode
 from grace_server.errors import problems
 from grace_server.index.collection import Collection
 from grace_server.index.description import describe
 from grace_server.index.routes.shapes import Strict, indexes_of
-from grace_server.index.settings import CollectionSettings, Durability, Kind, Metric, Quantization, Sums
+from grace_server.index.settings import CollectionSettings, Durability, Kind, Metric, Quantization, Sums, chosen_for
 
 router = APIRouter(tags=["indexes"])
 _DEFAULTS = CollectionSettings()
@@ -25,8 +26,8 @@ class SettingsIn(Strict):
     kind: Kind = Field(_DEFAULTS.kind, description="`auto`: exact up to `flat_limit` rows, IVF above")
     metric: Metric = Field(_DEFAULTS.metric, description="`dot` keeps the lengths of the vectors")
     quantization: Quantization = Field(_DEFAULTS.quantization, description="less memory; hits are scored exactly again")
-    document_mode: Literal["reason", "direct"] = _DEFAULTS.document_mode
-    query_mode: Literal["reason", "direct"] = _DEFAULTS.query_mode
+    document_mode: Mode | None = Field(None, description="null: as the checkpoint says")
+    query_mode: Mode | None = Field(None, description="null: as the checkpoint says")
     pooling: Literal["mean", "rationale", "input", "last"] | None = Field(None, description="null: the checkpoint's")
     dimensions: int | None = Field(None, description="keep this many leading dimensions; null keeps all")
     sums: Sums = Field(
@@ -106,10 +107,8 @@ class AliasOut(BaseModel):
 async def create_index(request: Request, response: Response, name: str, body: IndexIn | None = None) -> IndexOut:
     """Create an index: 201. Doing it again with the same settings changes nothing and answers 200."""
     indexes = indexes_of(request)
-    chosen = ((body and body.settings) or SettingsIn.model_validate({})).model_dump()
-    if chosen["pooling"] is None:
-        chosen["pooling"] = indexes.model.checkpoint.config.pooling
-    collection, new = await indexes.create(name, CollectionSettings(**chosen))
+    chosen = body.settings.model_dump() if body and body.settings else {}
+    collection, new = await indexes.create(name, chosen_for(indexes.model.checkpoint.config, chosen))
     response.status_code = 201 if new else 200
     return await _described(collection)
 
