@@ -18,8 +18,8 @@ RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-di
 
 # ---- without a GPU
 FROM python:${PYTHON_VERSION}-slim-bookworm AS cpu
-# PyTorch keeps its builds without CUDA on an index of its own. Empty: whatever pip is configured to ask.
-ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# PyTorch keeps its builds without CUDA on an index of its own: give its address, unless pip's own one has them.
+ARG PIP_EXTRA_INDEX_URL
 # The compiled part of vLLM looks for libnuma.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libnuma1=2.0.16-1 \
@@ -44,8 +44,8 @@ ENV PATH=/opt/grace/bin:$PATH \
     HF_HUB_DISABLE_TELEMETRY=1 \
     VLLM_NO_USAGE_STATS=1 \
     VLLM_CACHE_ROOT=/data/vllm
-# It imports whatever a start imports: a package that is missing ends the build, not the first start.
-RUN grace-serve --help > /dev/null
+# It imports whatever a start imports: a package that is missing, or a torch that looks for CUDA, ends the build here.
+RUN grace-serve --help > /dev/null && python -c "import torch"
 USER 10001:10001
 VOLUME ["/data", "/models"]
 EXPOSE 8000

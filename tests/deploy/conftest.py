@@ -46,7 +46,9 @@ def live_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ):
         try:
             assert process.stdout is not None
-            url = process.stdout.readline().split(" at ")[1].strip()
+            announced = process.stdout.readline()
+            assert " at " in announced, (folder / "log").read_text()
+            url = announced.split(" at ")[1].strip()
             deadline = time.monotonic() + 30
             while httpx.get(f"{url}/readyz").status_code != 200 and time.monotonic() < deadline:
                 time.sleep(0.1)

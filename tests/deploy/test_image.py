@@ -106,7 +106,8 @@ def test_the_stage_without_a_gpu_is_built_and_serves_read_only_without_a_network
     Root.debian(base)
     roots: dict[str, Root] = {}
     for name in ("wheel", "cpu"):
-        shutil.copytree(base, tmp_path / name, symlinks=True)
+        # Not shutil: it would read /dev/full to its end.
+        subprocess.run(["cp", "--archive", "--one-file-system", base, tmp_path / name], check=True)
         roots[name] = Root(tmp_path / name, ROOT, roots)
         # This machine's pip finds PyTorch's CPU build where it is configured to look.
         roots[name].build(STAGES[name], {"PIP_EXTRA_INDEX_URL": ""})

@@ -1,0 +1,88 @@
+"""The compose files: pinned, closed, and in step with the image, the settings and the monitoring."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from grace_server.settings import Settings
+from tests.support import dockerfile
+
+FOLDER = Path(__file__).parents[2] / "deploy/compose"
+FILES = ("compose.yaml", "gpu.yaml")
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+GPU = yaml.safe_load((FOLDER / "gpu.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+STAGES = dockerfile.read(FOLDER.parents[1] / "Dockerfile")
+
+
+def test_images_are_pinned_or_built_here() -> None:
+    for name, service in SERVICES.items():
+        tag = service["image"].partition(":")[2]
+        assert "build" in service or tag.lstrip("v")[0].isdigit(), name
+    assert {SERVICES["grace"]["build"]["target"], GPU["services"]["grace"]["build"]["target"]} <= set(STAGES)
+    assert (FOLDER / SERVICES["grace"]["build"]["context"] / "Dockerfile").is_file()
+
+
+def test_every_mount_is_a_folder_of_ours_or_a_declared_volume() -> None:
+    for service in SERVICES.values():
+        for volume in service["volumes"]:
+            source = volume.replace("${GRACE_MODELS:-models}", "models").split(":")[0]
+            if source.startswith(".."):
+                assert (FOLDER / source).is_dir(), source
+                assert volume.endswith(":ro")
+            else:
+                assert source in COMPOSE["volumes"], source
+
+
+def test_ports_are_open_to_this_machine_only() -> None:
+    for service in SERVICES.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_the_service_is_what_the_image_and_the_settings_say() -> None:
+    grace, stage = SERVICES["grace"], STAGES["cpu"]
+    for name in grace["environment"]:
+        assert name.removeprefix("GRACE_").lower() in Settings.model_fields or name in stage.environment()
+    assert grace["ports"][0].endswith(":" + stage.environment()["GRACE_PORT"])
+    assert grace["read_only"] is True
+    assert grace["cap_drop"] == ["ALL"]
+    assert int(grace["stop_grace_period"].removesuffix("s")) >= Settings().drain_timeout_s + 15
+    targets = {volume.rpartition(":")[2] for volume in grace["volumes"]} | set(grace["tmpfs"])
+    assert {stage.environment()[name] for name in ("GRACE_DATA_DIR", "HF_HOME", "HOME")} <= targets
+
+
+def test_prometheus_finds_its_configuration_and_the_service() -> None:
+    config = yaml.safe_load((FOLDER.parent / "prometheus/prometheus.yml").read_text())
+    [job] = config["scrape_configs"]
+    [target] = job["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    assert host in SERVICES
+    assert port == STAGES["cpu"].environment()["GRACE_PORT"]
+    [mount] = [v for v in SERVICES["prometheus"]["volumes"] if v.startswith("../prometheus")]
+    inside = mount.split(":")[1]
+    assert f"--config.file={inside}/prometheus.yml" in SERVICES["prometheus"]["command"]
+
+
+def test_only_qdrant_has_to_be_asked_for() -> None:
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"qdrant"}
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose: Debian's package has one")
+@pytest.mark.parametrize("files", [FILES[:1], FILES])
+def test_compose_itself_reads_them(files: tuple[str, ...], tmp_path: Path) -> None:
+    flags = ["--project-directory", str(FOLDER)]
+    for file in files:
+        # Debian's is from before files could name their project.
+        (tmp_path / file).write_text((FOLDER / file).read_text().replace("name: grace\n", "", 1))
+        flags += ["-f", str(tmp_path / file)]
+    done = subprocess.run(["docker-compose", *flags, "config"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load(done.stdout)["services"]
+    assert {"grace", "prometheus", "grafana"} <= set(read)
+    assert read["grace"]["build"]["target"] == ("cuda" if len(files) > 1 else "cpu")

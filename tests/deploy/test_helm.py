@@ -1,0 +1,240 @@
+"""The chart: rendered by Helm's own library, every object valid, and what the objects promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+
+from grace_server.settings import Settings
+from tests.support import dockerfile
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/grace"
+VERSIONS = ("1.29", "1.33", "1.37")  # the oldest that Chart.yaml allows, to the newest whose schemas there are
+CUSTOM = {"ScaledObject", "ServiceMonitor"}  # of operators, whose schemas Kubernetes does not have
+
+CASES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": {
+        "gpus": 2,
+        "model": "/models/qwen",
+        "settings": {"max_queued_requests": 8192},
+        "models": {"existingClaim": "models"},
+        "apiKeys": {"keys": ["0123456789abcdef", "fedcba9876543210"]},
+        "embed": {"autoscaling": {"enabled": True, "kind": "keda"}},
+        "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls", "annotations": {"a": "b"}},
+        "index": {"storage": {"className": "fast"}},
+        "tracing": {"enabled": True},
+        "monitoring": {"serviceMonitor": True},
+        "networkPolicy": {"to": [{"ports": [{"port": 6333}]}]},
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+        "podAnnotations": {"c": "d"},
+        "imagePullSecrets": [{"name": "registry"}],
+    },
+    "hpa": {"embed": {"autoscaling": {"enabled": True, "kind": "hpa"}}, "apiKeys": {"existingSecret": "mine"}},
+    "embedding only": {"index": {"enabled": False}, "models": {"offline": False}, "ingress": {"enabled": True}},
+    "search only": {"embed": {"enabled": False}, "networkPolicy": {"enabled": False}, "ingress": {"enabled": True}},
+}
+
+
+def rendered(values: dict[str, Any], name: str = "grace") -> dict[tuple[str, str], dict[str, Any]]:
+    """Every object of a release, by kind and name."""
+    files = helm_python.Chart.load(CHART).render(values, name=name, namespace="search")
+    documents = [
+        document
+        for path, text in files.items()
+        if not path.endswith("NOTES.txt")
+        for document in yaml.safe_load_all(text)
+        if document
+    ]
+    found = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+    assert len(found) == len(documents), "two objects of one name"
+    return found
+
+
+def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [o["spec"]["template"] for (kind, _), o in objects.items() if kind in ("Deployment", "StatefulSet")]
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_helm_lints_it_and_every_object_is_valid(values: dict[str, Any]) -> None:
+    assert helm_python.lint(CHART, values, strict=True)["errors"] == []
+    objects = rendered(values)
+    for (kind, _), document in objects.items():
+        for version in VERSIONS if kind not in CUSTOM else ():
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_cases_render_every_template() -> None:
+    seen = set()
+    for values in CASES.values():
+        files = helm_python.Chart.load(CHART).render(values, name="grace", namespace="search")
+        seen |= {path.rpartition("/")[2] for path, text in files.items() if text.strip()}
+    assert seen == {path.name for path in (CHART / "templates").iterdir() if not path.name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"gpus": -1}, "gpus"),
+        ({"replicas": 3}, "replicas"),
+        ({"embed": {"autoscaling": {"kind": "vpa"}}}, "kind"),
+        ({"apiKeys": {"keys": ["short"]}}, "keys"),
+        ({"apiKeys": {"keys": ["0123456789abcdef,1"]}}, "keys"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(helm_python.HelmError, match=told):
+        helm_python.Chart.load(CHART).validate_schema(values)
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_the_settings_it_writes_are_settings(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = rendered(values)
+    file = tmp_path / "grace.yaml"
+    file.write_text(objects["ConfigMap", "grace"]["data"]["grace.yaml"])
+    monkeypatch.setenv("GRACE_CONFIG", str(file))
+    settings = Settings()
+    assert settings.model == values.get("model", "grace-tiny")
+    assert settings.tensor_parallel_size == max(1, values.get("gpus", 0))
+    assert settings.tracing == values.get("tracing", {}).get("enabled", False)
+    for pod in pods(objects):
+        [container] = pod["spec"]["containers"]
+        for variable in container["env"]:
+            if variable["name"].startswith("GRACE_"):
+                assert variable["name"].removeprefix("GRACE_").lower() in Settings.model_fields
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_pods_run_without_rights_and_fit_the_image(values: dict[str, Any]) -> None:
+    stage = dockerfile.read(ROOT / "Dockerfile")["cuda"]
+    user = int(stage.all("USER")[0].rest.partition(":")[0])
+    for pod in pods(rendered(values)):
+        spec, [container] = pod["spec"], pod["spec"]["containers"]
+        assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["fsGroup"] == user
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["automountServiceAccountToken"] is False
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert {stage.environment()[name] for name in ("GRACE_DATA_DIR", "HF_HOME", "HOME")} <= mounted
+        assert str(container["ports"][0]["containerPort"]) == stage.environment()["GRACE_PORT"]
+        # The index's data folder is a claim of its set, not a volume of its pod.
+        declared = {volume["name"] for volume in spec["volumes"]} | {"data"}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= declared
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_probes_and_the_end_of_a_pod_are_those_of_the_service(values: dict[str, Any]) -> None:
+    objects = rendered(values)
+    drain = yaml.safe_load(objects["ConfigMap", "grace"]["data"]["grace.yaml"])["drain_timeout_s"]
+    for pod in pods(objects):
+        [container] = pod["spec"]["containers"]
+        paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
+        assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 1800
+        assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + 5 + 15
+
+
+def test_an_index_has_one_writer_and_a_disk_that_stays() -> None:
+    index = rendered({})["StatefulSet", "grace-index"]["spec"]
+    assert index["replicas"] == 1
+    [claim] = index["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "data"
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert index["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert not any(name.endswith("index") for kind, name in rendered(CASES["hpa"]) if kind.startswith("Horizontal"))
+
+
+def test_gpus_are_asked_for_and_the_model_is_spread_over_them() -> None:
+    objects = rendered(CASES["everything"])
+    for pod in pods(objects):
+        [container] = pod["spec"]["containers"]
+        assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": 2}
+        assert container["image"] == "grace:0.1.0"
+    for pod in pods(rendered({})):
+        [container] = pod["spec"]["containers"]
+        assert "nvidia.com/gpu" not in container["resources"]["limits"]
+        assert container["image"] == "grace:0.1.0-cpu"
+
+
+def test_keys_come_from_a_secret_and_are_nowhere_else() -> None:
+    objects = rendered(CASES["everything"])
+    secret = objects.pop(("Secret", "grace-keys"))
+    assert secret["stringData"]["keys"] == "0123456789abcdef,fedcba9876543210"
+    assert "0123456789abcdef" not in str(objects)
+    for values, name in ((CASES["everything"], "grace-keys"), (CASES["hpa"], "mine")):
+        for pod in pods(rendered(values)):
+            [container] = pod["spec"]["containers"]
+            [source] = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if e["name"] == "GRACE_API_KEYS"]
+            assert source == {"name": name, "key": "keys"}
+
+
+def test_the_queue_decides_how_many_pods_there_are() -> None:
+    objects = rendered(CASES["everything"])
+    assert "replicas" not in objects["Deployment", "grace-embed"]["spec"]
+    scaled = objects["ScaledObject", "grace-embed"]["spec"]
+    [trigger] = scaled["triggers"]
+    assert scaled["scaleTargetRef"] == {"name": "grace-embed"}
+    assert "grace_queued_requests" in trigger["metadata"]["query"]
+    hpa = rendered(CASES["hpa"])["HorizontalPodAutoscaler", "grace-embed"]["spec"]
+    assert hpa["scaleTargetRef"]["name"] == "grace-embed"
+    assert hpa["metrics"][0]["pods"]["metric"]["name"] == "grace_queued_requests"
+    assert rendered({})["Deployment", "grace-embed"]["spec"]["replicas"] == 2
+
+
+def test_services_budgets_and_the_policy_select_the_pods() -> None:
+    for values in CASES.values():
+        objects = rendered(values)
+        labels = [pod["metadata"]["labels"] for pod in pods(objects)]
+        for (kind, _), document in objects.items():
+            match kind:
+                case "Service":
+                    wanted = document["spec"]["selector"]
+                case "PodDisruptionBudget":
+                    wanted = document["spec"]["selector"]["matchLabels"]
+                case "NetworkPolicy":
+                    wanted = document["spec"]["podSelector"]["matchLabels"]
+                case "ServiceMonitor":
+                    wanted = document["spec"]["selector"]["matchLabels"]
+                case _:
+                    continue
+            assert any(wanted.items() <= present.items() for present in labels), (kind, wanted)
+
+
+def test_the_network_is_closed_but_for_what_is_named() -> None:
+    policy = rendered({})["NetworkPolicy", "grace"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["http"]
+    everything = rendered(CASES["everything"])["NetworkPolicy", "grace"]["spec"]
+    assert [port["port"] for rule in everything["egress"] for port in rule["ports"]] == [53, 53, 4318, 6333]
+    fetching = rendered(CASES["embedding only"])["NetworkPolicy", "grace"]["spec"]
+    assert [port["port"] for rule in fetching["egress"] for port in rule["ports"]] == [53, 53, 443]
+
+
+def test_every_path_of_the_ingress_ends_at_a_service() -> None:
+    for case in ("everything", "embedding only", "search only"):
+        objects = rendered(CASES[case])
+        [rule] = objects["Ingress", "grace"]["spec"]["rules"]
+        paths = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+        assert paths["/"] == ("grace-embed" if case == "embedding only" else "grace-index")
+        assert all(("Service", name) in objects for name in paths.values())
+
+
+def test_long_release_names_make_names_that_fit() -> None:
+    for kind, name in rendered({}, name="a-very-long-name-of-a-release-that-somebody-chose-it"):
+        assert len(name) <= 63, (kind, name)

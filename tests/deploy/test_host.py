@@ -1,0 +1,141 @@
+"""What runs without containers: the systemd unit and the SLURM script."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import launch_command_parser
+
+from grace_server import life
+from grace_server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy/systemd/grace.service"
+SCRIPT = ROOT / "deploy/slurm/train.sbatch"
+# Of sbatch(1); those we use must be among them.
+DIRECTIVES = {
+    "job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "requeue", "open-mode",
+    "output",
+}  # fmt: skip
+
+
+def unit() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(UNIT.read_text())
+    return parser["Service"]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")
+def test_systemd_takes_the_unit_and_finds_it_closed(tmp_path: Path) -> None:
+    here = tmp_path / "grace.service"
+    here.write_text(
+        UNIT.read_text().replace("/opt/grace/bin/grace-serve", f"{Path(sys.executable).parent}/grace-serve")
+    )
+    checked = subprocess.run(["systemd-analyze", "verify", here], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    assert not checked.stderr.strip()
+    closed = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=40", here], capture_output=True, text=True
+    )
+    assert closed.returncode == 0, closed.stdout
+
+
+def test_the_unit_stops_restarts_and_configures_as_the_service_wants() -> None:
+    service = unit()
+    assert service["KillMode"] == "mixed"
+    assert float(service["TimeoutStopSec"]) >= Settings().drain_timeout_s + 15
+    assert service["RestartPreventExitStatus"] == str(life.EXIT_USAGE)
+    for pair in service["Environment"].split():
+        name = pair.partition("=")[0]
+        assert not name.startswith("GRACE_") or name.removeprefix("GRACE_").lower() in Settings.model_fields
+
+
+def test_shellcheck_has_nothing_to_say_of_the_script() -> None:
+    for command in (["bash", "-n"], [str(Path(sys.executable).parent / "shellcheck")]):
+        done = subprocess.run([*command, SCRIPT], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_its_directives_are_sbatchs() -> None:
+    lines = [line.split()[1] for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert {re.split("[= ]", line.removeprefix("--"))[0] for line in lines} == DIRECTIVES
+    body = SCRIPT.read_text().split("set -euo pipefail")[1]
+    assert "#SBATCH" not in body, "sbatch reads directives up to the first command only"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> dict[str, str]:
+    """Two nodes of two GPUs: `srun` runs its command once for each, `accelerate` writes down what it is asked."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    commands = {
+        "scontrol": 'test "$*" = "show hostnames node[1-2]"; printf "node1\\nnode2\\n"',
+        "srun": 'while [[ $1 == --* ]]; do shift; done\nfor SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+        "accelerate": f'printf "%s\\n" "$@" > {tmp_path}/node-$SLURM_NODEID',
+    }
+    for name, body in commands.items():
+        (tools / name).write_text(f"#!/bin/bash\nset -e\n{body}\n")
+        (tools / name).chmod(0o755)
+    return {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "GRACE_LAUNCH": str(tools / "accelerate"),
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_GPUS_ON_NODE": "2",
+        "SLURM_CPUS_PER_TASK": "8",
+    }
+
+
+@pytest.mark.parametrize("requeued", [False, True])
+def test_each_node_starts_accelerate_with_its_rank_and_the_same_words(
+    cluster: dict[str, str], tmp_path: Path, requeued: bool
+) -> None:
+    recipe, output = "training/recipes/cpu-smoke.yaml", tmp_path / "a folder"
+    if requeued:
+        (output / "checkpoint-5").mkdir(parents=True)
+    words = ["bash", SCRIPT, recipe, output, "learning_rate=2e-6", "columns={query: a b}"]
+    done = subprocess.run(words, env=cluster, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        asked, *arguments = (tmp_path / f"node-{rank}").read_text().splitlines()
+        assert asked == "launch"
+        known = launch_command_parser().parse_args(arguments)
+        assert (known.machine_rank, known.num_machines, known.num_processes) == (rank, 2, 4)
+        assert (known.main_process_ip, known.main_process_port) == ("node1", 24711)
+        assert (ROOT / known.config_file).is_file()
+        assert known.module
+        assert known.training_script == "grace_training.cli"
+        assert known.training_script_args == [
+            "--config",
+            recipe,
+            f"output_dir={output}",
+            *(["--resume"] if requeued else []),
+            "learning_rate=2e-6",
+            "columns={query: a b}",
+        ]
+
+
+def test_without_a_recipe_it_says_how_to_call_it(cluster: dict[str, str]) -> None:
+    done = subprocess.run(["bash", SCRIPT], env=cluster, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "usage: sbatch" in done.stderr
+
+
+def test_every_file_of_deploy_has_a_test() -> None:
+    """A file that nobody renders, lints, starts or runs is not to be there."""
+    tests = " ".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for path in (ROOT / "deploy").rglob("*"):
+        parts = path.relative_to(ROOT / "deploy").parts
+        if path.is_file() and "__pycache__" not in parts:
+            named = path.name in tests or path.stem in tests or "helm/grace" in str(path)
+            assert named, path
