@@ -8,6 +8,8 @@ GraceError
     ├── BadRequest            400, 405
     ├── AuthenticationFailed  401, 403
     ├── NotFound              404
+    │   ├── IndexNotFound
+    │   └── DocumentNotFound
     ├── Conflict              409
     ├── TooLarge              413
     ├── InvalidValue          422, `param` names the field
@@ -92,6 +94,14 @@ class NotFound(ApiError):
     """There is nothing of that name."""
 
 
+class IndexNotFound(NotFound):
+    """There is no index and no alias of that name."""
+
+
+class DocumentNotFound(NotFound):
+    """The index has no document of that id."""
+
+
 class Conflict(ApiError):
     """What is there forbids what was asked."""
 
@@ -128,12 +138,17 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     429: Overloaded,
     503: Unavailable,
 }
+_BY_CODE: dict[str, type[ApiError]] = {
+    "index_not_found": IndexNotFound,
+    "document_not_found": DocumentNotFound,
+}
 
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes, *, request_id: str) -> ApiError:
     """The error of an answer. What a proxy on the way answered has code `unknown`."""
-    kind = _BY_STATUS.get(status, ServerFailed if status >= 500 else ApiError)
     told = _envelope(body)
+    kind = _BY_STATUS.get(status, ServerFailed if status >= 500 else ApiError)
+    kind = _BY_CODE.get(told.get("code", ""), kind)
     return kind(
         told.get("message") or f"the answer has status {status}",
         status=status,

@@ -75,6 +75,11 @@ def similarity(a: Floats | Sequence[Any], b: Floats | Sequence[Any]) -> Floats:
     return product
 
 
+def dot(a: Sequence[float], b: Sequence[float]) -> float:
+    """The inner product, without numpy."""
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
 def numpy() -> Any:
     """numpy, or an ImportError that says how to get it."""
     try:

@@ -13,6 +13,9 @@ from grace_client.vectors import plain
 if TYPE_CHECKING:
     from grace_client.vectors import Floats
 
+EVERY = {"field": "id", "operator": "not in", "value": []}  # a filter that lets all documents through
+NONE = {"field": "id", "operator": "in", "value": []}  # and one that lets none
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,12 +67,13 @@ def running(
     ready: Future[None] = Future()
     ended = house.call(_live(house, chosen, ready, end, listening))
     try:
-        ready.result(30)
+        wait([ready, ended], return_when=FIRST_COMPLETED)
+        if ended.done():
+            ended.result()  # raises what went wrong
         yield house
     finally:
         loop.call_soon_threadsafe(end.set)
-        with contextlib.suppress(BaseException):
-            ended.result(30)
+        wait([ended], timeout=30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -90,8 +91,10 @@ async def _live(house: House, settings: Settings, ready: Future[None], end: asyn
             stack.callback(setattr, server, "should_exit", True)
         else:
             await stack.enter_async_context(house.app.router.lifespan_context(house.app))
-        while life.phase != "ready":  # noqa: ASYNC110 - being ready has no event
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(60):
+            while life.phase == "loading":  # noqa: ASYNC110 - being ready has no event
+                await asyncio.sleep(0.005)
+        assert life.phase == "ready", "the log says why"
         ready.set_result(None)
         await end.wait()
 

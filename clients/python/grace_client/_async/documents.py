@@ -12,7 +12,7 @@ from grace_client._async.batches import batches_of
 from grace_client._async.http import AsyncHttp
 from grace_client._async.jobs import AsyncJobs
 from grace_client._async.primitives import results_of
-from grace_client.errors import NotFound
+from grace_client.errors import DocumentNotFound
 from grace_client.upload import Progress, Uploaded
 from grace_client.wire import Document
 
@@ -85,9 +85,7 @@ class AsyncDocuments:
         async def get(id: str) -> results.StoredDocument | None:
             try:
                 return await self.get(index, id)
-            except NotFound as error:
-                if error.code != "document_not_found":
-                    raise
+            except DocumentNotFound:
                 return None
 
         wanted = list(dict.fromkeys(ids))
@@ -122,6 +120,10 @@ class AsyncDocuments:
         body = wire.given(ids=None if listed is None else list(listed), filter=None if filter is None else dict(filter))
         path = f"/indexes/{wire.segment(index)}/delete"
         return (await self._http.call(results.Deleted, "POST", path, body=body, idempotent=True)).deleted
+
+    async def delete_all(self, index: str) -> int:
+        """Delete every document; how many there were. The index stays."""
+        return await self.delete(index, filter=wire.EVERY)
 
     async def _write(self, index: str, body: bytes, *, wait: bool) -> results.Written:
         written = await self._http.call(results.Written, "POST", _path(index), body=body, idempotent=True)

@@ -20,7 +20,7 @@ from grace_client._sync.jobs import Jobs
 from grace_client._sync.primitives import results_of, sleep
 from grace_client._sync.stream import EmbedStream
 from grace_client.errors import ConnectionFailed, TimedOut, Unavailable
-from grace_client.results import Comparison, Embeddings, Found, Method, Mode, Pooling, Role
+from grace_client.results import Comparison, Embedding, Embeddings, Found, Method, Mode, Pooling, Role
 from grace_client.retries import NO_RETRIES, Retries
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class GraceClient:
         """Embed a text, or several in one request: a rationale is written for each and pooled with it.
 
         `rationale` gives rationales instead; `explain` tells the share of each sentence in its vector. What is not said
-        is as the server has it. For more texts than one request takes (`info().limits.max_inputs`): `encode`.
+        is as the server has it. For more texts than one request takes (`info().limits.max_inputs`): `embed_each`.
         """
         body = wire.given(
             input=input if isinstance(input, str) else list(input),
@@ -209,9 +209,9 @@ class GraceClient:
         )
         return (self.http.call(results.FoundEach, "POST", "/search", body=body, idempotent=True)).results
 
-    def encode(
+    def embed_each(
         self,
-        texts: str | Sequence[str],
+        texts: Sequence[str],
         *,
         role: Role = "document",
         mode: Mode = "reason",
@@ -221,27 +221,20 @@ class GraceClient:
         batch_size: int = 32,
         at_once: int = 4,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Floats:
-        """Vectors alone, as sentence-transformers gives them: (H,) for one text, (N, H) for a list. Needs numpy.
+    ) -> list[Embedding]:
+        """Embed any number of texts, in their order: `at_once` requests of `batch_size` are under way.
 
-        Any number of texts, `at_once` requests of `batch_size` under way; `progress` is told (done, total).
+        `progress` is told (done, total) after each.
         """
-        np = vectors.numpy()
-        if isinstance(texts, str):
-            alone = self.embed(texts, role=role, mode=mode, pooling=pooling, dimensions=dimensions, normalize=normalize)
-            return alone[0].vector
-        if not texts:
-            none: Floats = np.zeros((0, dimensions or (self.info()).limits.dimensions), np.float32)
-            return none
 
-        def embed(start: int) -> tuple[int, Floats]:
+        def embed(start: int) -> tuple[int, list[Embedding]]:
             batch = texts[start : start + batch_size]
             embedded = self.embed(
                 batch, role=role, mode=mode, pooling=pooling, dimensions=dimensions, normalize=normalize
             )
-            return start, embedded.vectors
+            return start, embedded.data
 
-        found: dict[int, Floats] = {}
+        found: dict[int, list[Embedding]] = {}
         done = 0
         with closing(results_of(embed, range(0, len(texts), batch_size), at_once=at_once)) as each:
             for start, part in each:
@@ -249,8 +242,22 @@ class GraceClient:
                 done += len(part)
                 if progress:
                     progress(done, len(texts))
-        joined: Floats = np.concatenate([found[start] for start in sorted(found)])
-        return joined
+        return [item for start in sorted(found) for item in found[start]]
+
+    def encode(self, texts: str | Sequence[str], *, dimensions: int | None = None, **options: Any) -> Floats:
+        """Vectors alone, as sentence-transformers gives them: (H,) for one text, (N, H) for a list. Needs numpy.
+
+        The options are those of `embed_each`.
+        """
+        np = vectors.numpy()
+        if isinstance(texts, str):
+            [alone] = self.embed_each([texts], dimensions=dimensions, **options)
+            return alone.vector
+        if not texts:
+            none: Floats = np.zeros((0, dimensions or (self.info()).limits.dimensions), np.float32)
+            return none
+        stacked: Floats = np.stack([i.vector for i in self.embed_each(texts, dimensions=dimensions, **options)])
+        return stacked
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> Floats:
         """`encode` for what is searched with."""

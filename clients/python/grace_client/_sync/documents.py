@@ -13,7 +13,7 @@ from grace_client._sync.batches import batches_of
 from grace_client._sync.http import Http
 from grace_client._sync.jobs import Jobs
 from grace_client._sync.primitives import results_of
-from grace_client.errors import NotFound
+from grace_client.errors import DocumentNotFound
 from grace_client.upload import Progress, Uploaded
 from grace_client.wire import Document
 
@@ -86,9 +86,7 @@ class Documents:
         def get(id: str) -> results.StoredDocument | None:
             try:
                 return self.get(index, id)
-            except NotFound as error:
-                if error.code != "document_not_found":
-                    raise
+            except DocumentNotFound:
                 return None
 
         wanted = list(dict.fromkeys(ids))
@@ -122,6 +120,10 @@ class Documents:
         body = wire.given(ids=None if listed is None else list(listed), filter=None if filter is None else dict(filter))
         path = f"/indexes/{wire.segment(index)}/delete"
         return (self._http.call(results.Deleted, "POST", path, body=body, idempotent=True)).deleted
+
+    def delete_all(self, index: str) -> int:
+        """Delete every document; how many there were. The index stays."""
+        return self.delete(index, filter=wire.EVERY)
 
     def _write(self, index: str, body: bytes, *, wait: bool) -> results.Written:
         written = self._http.call(results.Written, "POST", _path(index), body=body, idempotent=True)

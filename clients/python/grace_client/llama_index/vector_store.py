@@ -1,0 +1,193 @@
+"""An index of a GRACE server as LlamaIndex's vector store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+
+from grace_client import wire
+from grace_client._async.client import AsyncGraceClient
+from grace_client._sync.client import GraceClient
+from grace_client.errors import IndexNotFound
+from grace_client.llama_index.filters import to_server
+from grace_client.results import Found, Hit, Method, StoredDocument
+from grace_client.twins import Twins
+
+_METHODS: dict[VectorStoreQueryMode, Method] = {
+    VectorStoreQueryMode.DEFAULT: "dense",
+    VectorStoreQueryMode.HYBRID: "hybrid",
+    VectorStoreQueryMode.TEXT_SEARCH: "lexical",
+    VectorStoreQueryMode.SPARSE: "lexical",
+}
+_NODE_ID = "_node_id"
+
+
+class GraceVectorStore(BasePydanticVectorStore):
+    """An index of a GRACE server.
+
+    Nodes are stored under the embeddings they come with. With `server_embeds` the server embeds their texts and the
+    queries itself and keeps the rationales; `MockEmbedding(1)` as `embed_model` then spares the double work.
+    `rationale_key` is the metadata key in which found nodes carry their rationale. An index that is not there is
+    created by the first write.
+    """
+
+    stores_text: bool = True
+    index: str = "default"
+    server_embeds: bool = False
+    rationale_key: str | None = None
+    _twins: Twins = PrivateAttr()
+
+    def __init__(
+        self,
+        index: str = "default",
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        server_embeds: bool = False,
+        rationale_key: str | None = None,
+        client: GraceClient | None = None,
+        async_client: AsyncGraceClient | None = None,
+    ) -> None:
+        super().__init__(
+            stores_text=True,
+            is_embedding_query=not server_embeds,
+            index=index,  # type: ignore[call-arg]  # fields of this class, which the base's signature does not name
+            server_embeds=server_embeds,
+            rationale_key=rationale_key,
+        )
+        self._twins = Twins(url, api_key, client, async_client)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name it is serialised under."""
+        return "GraceVectorStore"
+
+    @property
+    def client(self) -> GraceClient:
+        """The synchronous client behind it."""
+        return self._twins.sync
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Write nodes and wait until they can be found; their ids."""
+        documents = [self._document(node) for node in nodes]
+        client = self._twins.sync
+        try:
+            client.documents.upload(self.index, documents)
+        except IndexNotFound:
+            client.indexes.create(self.index, _settings(documents))
+            client.documents.upload(self.index, documents)
+        return [document.id for document in documents]
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Write nodes and wait until they can be found; their ids."""
+        documents = [self._document(node) for node in nodes]
+        client = self._twins.concurrent
+        try:
+            await client.documents.upload(self.index, documents)
+        except IndexNotFound:
+            await client.indexes.create(self.index, _settings(documents))
+            await client.documents.upload(self.index, documents)
+        return [document.id for document in documents]
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Nodes by their ids, a filter, or both."""
+        chosen = to_server(filters, **{_NODE_ID: node_ids})
+        return [self._node(one) for one in self._twins.sync.documents.list(self.index, filter=chosen)]
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Nodes by their ids, a filter, or both."""
+        chosen = to_server(filters, **{_NODE_ID: node_ids})
+        return [self._node(one) async for one in self._twins.concurrent.documents.list(self.index, filter=chosen)]
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete the nodes of a document."""
+        self._twins.sync.documents.delete(self.index, filter=to_server(None, ref_doc_id=[ref_doc_id]))
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete the nodes of a document."""
+        await self._twins.concurrent.documents.delete(self.index, filter=to_server(None, ref_doc_id=[ref_doc_id]))
+
+    def delete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Delete nodes by their ids, a filter, or both. With neither, nothing: that is `clear`."""
+        if chosen := to_server(filters, **{_NODE_ID: node_ids}):
+            self._twins.sync.documents.delete(self.index, filter=chosen)
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Delete nodes by their ids, a filter, or both. With neither, nothing: that is `clear`."""
+        if chosen := to_server(filters, **{_NODE_ID: node_ids}):
+            await self._twins.concurrent.documents.delete(self.index, filter=chosen)
+
+    def clear(self) -> None:
+        """Delete every node."""
+        self._twins.sync.documents.delete_all(self.index)
+
+    async def aclear(self) -> None:
+        """Delete every node."""
+        await self._twins.concurrent.documents.delete_all(self.index)
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """The nodes nearest to a query, in mode `default`, `hybrid`, `text_search` or `sparse`."""
+        return self._result(self._twins.sync.search(**self._question(query)))
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """The nodes nearest to a query, in mode `default`, `hybrid`, `text_search` or `sparse`."""
+        return self._result(await self._twins.concurrent.search(**self._question(query)))
+
+    def _document(self, node: BaseNode) -> wire.Document:
+        metadata = {**node_to_metadata_dict(node, remove_text=True), _NODE_ID: node.node_id}
+        text = node.get_content(metadata_mode=MetadataMode.NONE)
+        return wire.Document(node.node_id, text, metadata, vector=None if self.server_embeds else node.get_embedding())
+
+    def _node(self, stored: Hit | StoredDocument) -> BaseNode:
+        node = metadata_dict_to_node(stored.metadata, text=stored.text)
+        if self.rationale_key and stored.rationale:
+            node.metadata[self.rationale_key] = stored.rationale.text
+        return node
+
+    def _question(self, query: VectorStoreQuery) -> dict[str, Any]:
+        if query.mode not in _METHODS:
+            raise NotImplementedError(f"GraceVectorStore has no query mode {query.mode.value!r}")
+        if query.alpha is not None:
+            raise NotImplementedError("GraceVectorStore fuses by rank: there is no alpha")
+        method = _METHODS[query.mode]
+        vector = None if self.server_embeds or method == "lexical" else query.query_embedding
+        return {
+            "query": query.query_str if vector is None or method != "dense" else None,
+            "vector": vector,
+            "index": self.index,
+            "k": (query.hybrid_top_k if method == "hybrid" else None) or query.similarity_top_k,
+            "method": method,
+            # LlamaIndex passes empty lists where it means no restriction.
+            "filter": to_server(
+                query.filters, **{_NODE_ID: query.node_ids or None, "ref_doc_id": query.doc_ids or None}
+            ),
+        }
+
+    def _result(self, found: Found) -> VectorStoreQueryResult:
+        return VectorStoreQueryResult(
+            nodes=[self._node(hit) for hit in found.hits],
+            similarities=[hit.score for hit in found.hits],
+            ids=[hit.id for hit in found.hits],
+        )
+
+
+def _settings(documents: Sequence[wire.Document]) -> dict[str, Any]:
+    given = next((one.vector for one in documents if one.vector is not None), None)
+    return {} if given is None else {"dimensions": len(given)}
