@@ -86,7 +86,7 @@ def test_reranking_is_the_mean_of_average_precisions(tmp_path: Path) -> None:
 
 
 def test_clustering_is_the_v_measure_of_each_set(tmp_path: Path) -> None:
-    table = {f"{label} {n}": angle(90 * label + n) for label in range(3) for n in range(6)}
+    table = {f"{label} {n}": angle(180 * label + n) for label in range(2) for n in range(40)}
     rows = [{"text": text, "label": text[0], "set": str(int(text[2]) % 2)} for text in table]
     write(tmp_path / "test.jsonl", rows)
     suite(tmp_path, {"name": "Heaps", "type": "Clustering", "test": "test.jsonl"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -45,11 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from grace.errors import GraceError
 
+    # A plain end would leave the engine's process at work: this one unwinds, and what is open is closed.
+    ended = signal.signal(signal.SIGTERM, _end)
     try:
         return int(options.run(options))
     except GraceError as error:
         print(f"grace-eval: {error}", file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, ended)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

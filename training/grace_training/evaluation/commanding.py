@@ -13,10 +13,12 @@ from mteb.abstasks import AbsTask
 
 from grace.representation import Role
 from grace_training.errors import BadRecipe
+from grace_training.evaluation import report
 from grace_training.evaluation.evaluate import Harness, fresh
 from grace_training.evaluation.leaks import TrainingTexts
 from grace_training.evaluation.listening import listen
 from grace_training.evaluation.opening import Variant, measured, open_variants
+from grace_training.evaluation.report_resample import RESAMPLES
 from grace_training.evaluation.results import OWN, Run
 
 
@@ -59,6 +61,9 @@ def evaluate(
             print("\n".join(table(run, [task.metadata.name for task in tasks])))
             print(f"results: {harness.folder(variant.model) / OWN / 'run.json'}\n")
             failed |= any(record.status == "failed" for record in run.tasks)
+    if not options.no_report:
+        out, title = options.out / "report.html", f"GRACE: {benchmark}"
+        report.run(argparse.Namespace(folders=[options.out], out=out, title=title, resamples=RESAMPLES))
     return int(failed)
 
 

@@ -54,6 +54,7 @@ def add_model_arguments(p: argparse.ArgumentParser) -> None:
     )
     add("--shard", type=_shard, metavar="I/N", help="only embed this share of the texts, for a run without --shard")
     add("--dry-run", action="store_true", help="say what there is to embed and how long it takes, and stop")
+    add("--no-report", action="store_true", help="leave OUT/report.html as it is")
     add("--quiet", action="store_true", help="no progress bars")
 
 

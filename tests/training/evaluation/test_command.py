@@ -1,0 +1,110 @@
+"""`grace-eval local` as a person runs it, on the engine that serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mteb
+import pytest
+
+from grace_training.evaluation.cli import main
+from grace_training.evaluation.results import CATEGORIES, Run, runs
+
+
+@pytest.fixture(scope="module")
+def done(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    assert main([*common(model_folder, out), "--representations", "all", "--budgets", "4,8", "--limit", "6"]) == 0
+    return out
+
+
+def common(model: Path, out: Path) -> list[str]:
+    return ["local", "--model", str(model), "--dtype", "float32", "--out", str(out), "--quiet", "--label", "tiny"]
+
+
+def test_every_representation_under_every_budget_is_a_run(done: Path) -> None:
+    found = [run for _, run in runs(done)]
+    variants = {(run.representation, run.budget) for run in found}
+    assert variants == {
+        (name, budget) for name in ("mean", "rationale", "input", "last", "direct") for budget in (4, 8)
+    }
+    for run in found:
+        assert tuple(record.category for record in run.tasks) == CATEGORIES
+        assert all(record.reason is None for record in run.tasks)
+        assert run.label == "tiny"
+        assert run.benchmark == "small"
+        assert run.rationale_tokens is not None
+        assert run.budget is not None
+        assert run.rationale_tokens <= run.budget
+        assert run.samples
+        assert run.row == ("base" if run.representation in ("direct", "input") else "reasoning")
+    assert by(found, "input", 8) == by(found, "direct", 8)
+    assert by(found, "mean", 4) != by(found, "mean", 8)
+
+
+def by(found: list[Run], name: str, budget: int) -> list[float | None]:
+    return [r.score for run in found if (run.representation, run.budget) == (name, budget) for r in run.tasks]
+
+
+def test_mteb_reads_what_was_written(done: Path) -> None:
+    loaded = mteb.ResultCache(done).load_results(load_experiments="match_name", require_model_meta=True)
+    assert len(loaded.model_results) == 10
+    assert all(len(result.task_results) == 7 for result in loaded.model_results)
+
+
+def test_a_second_run_starts_no_engine_and_changes_nothing(
+    done: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from grace import Grace
+
+    before = dict(runs(done))
+    monkeypatch.setattr(Grace, "load", None)
+    arguments = [*common(model_folder, done), "--representations", "all", "--budgets", "4,8", "--limit", "6"]
+    assert main([*arguments, "--overwrite"]) == 0
+    assert "mean of 7 tasks" in capsys.readouterr().out
+    for path, run in runs(done):
+        assert [r.score for r in run.tasks] == [r.score for r in before[path].tasks]
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*common(model_folder, tmp_path), "--dry-run", "--categories", "STS,Clustering"]) == 0
+    said = capsys.readouterr().out
+    assert "Inference" in said
+    assert "= Clustering" in said
+    assert "Studies" not in said
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tasks", "Nothing"], "--tasks: 'Nothing' is not among"),
+        (["--data", "/nowhere"], "cannot be read"),
+        (["--suite", "unheard-of"], "cannot be read"),
+        (["--budgets", "99999"], "is over the"),
+        (["--representations", "direct", "--budgets", "8"], "writes nothing|does not write"),
+        (["--peer", "tfidf", "--budgets", "8"], "belong to GRACE checkpoints"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(
+    arguments: list[str], said: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    assert main([*common(model_folder, tmp_path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error.splitlines()[-1]), error
+    assert "Traceback" not in error
+
+
+def test_every_file_of_ours_is_plain_json(done: Path) -> None:
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    found = [*done.rglob("grace/*.json"), *done.rglob("grace/items/*.json")]
+    assert len(found) == 10 * 8
+    for path in found:
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
