@@ -100,6 +100,12 @@ class Settings(BaseSettings):
     cache: bool = Field(True, description="keep representations on disk; texts are never stored")
     cache_max_mib: int = Field(2048, ge=1, description="size of the cache on disk")
 
+    # Vectors of indexes
+    qdrant_url: str | None = Field(
+        None, description="Qdrant server that holds and searches the vectors; by default FAISS does, in this process"
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="key of that server")
+
     # What is told
     engine_metrics: bool = Field(True, description="vLLM: add its own metrics to /metrics")
     tracing: bool = Field(False, description="send OpenTelemetry spans to where the OTEL_* variables say")
