@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import lzma
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskPairClassification, AbsTaskRetrieval, AbsTaskSTS
@@ -17,6 +17,9 @@ from mteb.abstasks.text.summarization import AbsTaskSummarization
 
 Rows = Sequence[Mapping[str, Any]]
 T = TypeVar("T")
+Category = Literal[
+    "Retrieval", "Reranking", "Clustering", "PairClassification", "Classification", "STS", "Summarization"
+]
 
 
 def retrieval(
@@ -131,12 +134,12 @@ def summarization(name: str, revision: str, rows: Rows, bounds: tuple[float, flo
 
 def lines(path: Path) -> Iterator[str]:
     """Lines of a text file, packed or not, without their ends; empty ones left out."""
-    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    with opened(path, "rt", encoding="utf-8") as stream:
+    openers: dict[str, Callable[..., TextIO]] = {".gz": gzip.open, ".xz": lzma.open}
+    with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as stream:
         yield from (line.rstrip("\n") for line in stream if line.strip())
 
 
-def _metadata(name: str, kind: str, revision: str, main_score: str) -> TaskMetadata:
+def _metadata(name: str, kind: Category, revision: str, main_score: str) -> TaskMetadata:
     return TaskMetadata(
         name=name,
         type=kind,
@@ -152,7 +155,8 @@ def _metadata(name: str, kind: str, revision: str, main_score: str) -> TaskMetad
 
 def _made(base: type[T], metadata: TaskMetadata, **attributes: Any) -> T:
     """A task of a class of its own: mteb reads metadata off the class, and drops the instance's when it unloads."""
-    return type(metadata.name, (base,), {"metadata": metadata, **attributes})()
+    made: type[T] = type(metadata.name, (base,), {"metadata": metadata, **attributes})
+    return made()
 
 
 class _Retrieval(AbsTaskRetrieval):
