@@ -39,6 +39,7 @@ bench: .venv/installed
 
 generate: .venv/installed
 	$(BIN)/python clients/python/scripts/unasync.py
+	$(BIN)/python clients/typescript/scripts/openapi.py | (cd clients/typescript && npm ci --silent && node scripts/schema.mjs)
 
 lock: .venv/installed
 	$(BIN)/python scripts/lock.py

@@ -1,0 +1,10 @@
+export { GraceClient } from "./client.js";
+export { Documents, type UploadOptions, type Uploaded } from "./documents.js";
+export { ApiError, BadAnswer, ConnectionFailed, GraceError, TimedOut } from "./errors.js";
+export type { CallOptions, Options } from "./http.js";
+export { Indexes } from "./indexes.js";
+export { Jobs, type WaitOptions } from "./jobs.js";
+export type { Retries } from "./retries.js";
+export { EmbedStream } from "./stream.js";
+export type * from "./types.js";
+export { decode, similarity } from "./vectors.js";

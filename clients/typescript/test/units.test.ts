@@ -1,0 +1,133 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ApiError, ConnectionFailed, GraceClient, TimedOut, decode, similarity } from "../src/index.js";
+import { retryAfterS } from "../src/errors.js";
+import { EventParser } from "../src/events.js";
+import { segment } from "../src/http.js";
+import { RETRIES, waitS } from "../src/retries.js";
+
+test("base64 of little-endian float32 is decoded to the numbers that went in", () => {
+  const numbers = [0, -1.5, Math.fround(0.1), 3.4028234663852886e38, -Infinity, 1e-45];
+  const bytes = new Uint8Array(4 * numbers.length);
+  const view = new DataView(bytes.buffer);
+  numbers.forEach((value, i) => view.setFloat32(4 * i, value, true));
+  const decoded = decode(Buffer.from(bytes).toString("base64"));
+  assert.deepEqual(Array.from(decoded), numbers.map(Math.fround));
+  assert.throws(() => decode(Buffer.from([1, 2, 3]).toString("base64")), RangeError);
+});
+
+test("similarity is the cosine", () => {
+  assert.ok(Math.abs(similarity([1, 2, 3], [2, 4, 6]) - 1) < 1e-12);
+  assert.equal(similarity([1, 0], [0, 1]), 0);
+  assert.equal(similarity([0, 0], [0, 1]), 0);
+  assert.throws(() => similarity([1], [1, 2]), RangeError);
+});
+
+test("events are the same wherever the stream is cut", () => {
+  const stream = "event: rationale\r\ndata: {\"delta\": \"a\u2028b\"}\r\n\r\n: kept alive\n\ndata: one\ndata: two\n\nevent: done\rdata: 1\r\r\n";
+  const whole = [...new EventParser().feed(stream)];
+  assert.deepEqual(whole, [
+    { name: "rationale", data: "{\"delta\": \"a\u2028b\"}" },
+    { name: "message", data: "one\ntwo" },
+    { name: "done", data: "1" },
+  ]);
+  for (let cut = 0; cut <= stream.length; cut++) {
+    const parser = new EventParser();
+    assert.deepEqual([...parser.feed(stream.slice(0, cut)), ...parser.feed(stream.slice(cut))], whole, `cut at ${cut}`);
+  }
+});
+
+test("Retry-After is a number or a date", () => {
+  assert.equal(retryAfterS("7"), 7);
+  assert.equal(retryAfterS("Thu, 01 Jan 1970 00:01:00 GMT", 30_000), 30);
+  assert.equal(retryAfterS("soon"), null);
+  assert.equal(retryAfterS(null), null);
+});
+
+test("what was refused is asked again, never before the server said; what timed out is not", () => {
+  const refused = new ApiError({}, 429, null, 3);
+  const retries = { ...RETRIES, draw: () => 0.5 };
+  assert.ok((waitS(retries, refused, 1, false) ?? 0) >= 3);
+  assert.equal(waitS(retries, refused, 4, false), null);
+  assert.equal(waitS(retries, new ApiError({}, 429, null, 3600), 1, true), null);
+  assert.equal(waitS(retries, new TimedOut("late"), 1, true), null);
+  assert.equal(waitS(retries, new ConnectionFailed("broken"), 1, false), null);
+  assert.ok((waitS(retries, new ConnectionFailed("broken"), 1, true) ?? 0) > 0);
+  assert.equal(waitS(retries, new ApiError({}, 422, null), 1, true), null);
+});
+
+test("a name is one part of a path, whatever it holds", () => {
+  assert.equal(segment("a/b c"), "a%2Fb%20c");
+  assert.equal(segment("x\ud800"), "x%EF%BF%BD");
+  for (const name of ["", ".", ".."]) assert.throws(() => segment(name), RangeError);
+});
+
+function answering(...answers: (() => Response | Promise<Response>)[]) {
+  let calls = 0;
+  const fetch = async (_: unknown, init?: RequestInit) => {
+    const answer = answers[Math.min(calls++, answers.length - 1)]!;
+    const signal = init!.signal!;
+    signal.throwIfAborted();
+    return Promise.race([
+      answer(),
+      new Promise<never>((_, reject) => signal.addEventListener("abort", () => reject(signal.reason))),
+    ]);
+  };
+  return { fetch: fetch as typeof globalThis.fetch, calls: () => calls };
+}
+
+const json = (body: unknown, status = 200, headers: Record<string, string> = {}) => () =>
+  new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
+const never = () => new Promise<Response>(() => undefined);
+
+test("a full server is asked again until it has room", async () => {
+  const full = json({ error: { message: "full", code: "overloaded" } }, 429, { "retry-after": "0" });
+  const { fetch, calls } = answering(full, full, json({ model: "m" }));
+  const client = new GraceClient("http://test", { fetch, retries: { firstWaitS: 0.001 } });
+  assert.equal((await client.info()).model, "m");
+  assert.equal(calls(), 3);
+});
+
+test("an error tells the field, the code and the request", async () => {
+  const told = { error: { message: "k must be at most 1000", type: "invalid_request_error", param: "k", code: "invalid_value" } };
+  const { fetch } = answering(json(told, 422, { "x-request-id": "abc" }));
+  const error = await new GraceClient("http://test", { fetch }).search("q").catch((error: unknown) => error);
+  assert.ok(error instanceof ApiError);
+  assert.deepEqual([error.status, error.param, error.code, error.requestId], [422, "k", "invalid_value", "abc"]);
+  assert.match(error.message, /k must be at most 1000.*422 invalid_value.*request abc/);
+});
+
+test("a deadline is TimedOut, the caller's own abort stays what it is", async () => {
+  const { fetch } = answering(never);
+  await assert.rejects(new GraceClient("http://test", { fetch, timeoutMs: 20 }).info(), TimedOut);
+  const reason = new Error("mine");
+  const signal = AbortSignal.abort(reason);
+  await assert.rejects(new GraceClient("http://test", { fetch }).info({ signal }), reason);
+});
+
+test("a stream that ends early is an error, and leaving it early closes the connection", async () => {
+  let closed = false;
+  const body = (...pieces: string[]) =>
+    new ReadableStream<Uint8Array>({
+      pull(controller) {
+        const piece = pieces.shift();
+        if (piece === undefined) controller.close();
+        else controller.enqueue(new TextEncoder().encode(piece));
+      },
+      cancel() {
+        closed = true;
+      },
+    });
+  const stream = (...pieces: string[]) => () =>
+    new Response(body(...pieces), { headers: { "content-type": "text/event-stream" } });
+  const delta = 'event: rationale\ndata: {"delta": "a"}\n\n';
+  const client = (answer: () => Response) => new GraceClient("http://test", { fetch: answering(answer).fetch });
+  await assert.rejects(client(stream(delta)).embedStream("x").read(), ConnectionFailed);
+  const failed = 'event: error\ndata: {"error": {"message": "gone", "code": "engine_error"}}\n\n';
+  await assert.rejects(client(stream(delta, failed)).embedStream("x").read(), ApiError);
+  for await (const piece of client(stream(delta, delta, delta)).embedStream("x")) {
+    assert.equal(piece, "a");
+    break;
+  }
+  assert.ok(closed);
+});

@@ -1,0 +1,96 @@
+"""The TypeScript client: compiled, its types made from this application's OpenAPI document, its tests run by node
+against a real server process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grace_server.app import create_app
+from grace_server.settings import Settings
+from tests.support.models import make_model
+
+ROOT = Path(__file__).parents[3]
+SOURCE = ROOT / "clients/typescript"
+NODE_AND_NPM = [shutil.which(name) for name in ("node", "npm")]
+
+
+def run(*command: str, cwd: Path, stdin: str | None = None, **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRACE_")}
+    done = subprocess.run(
+        command, cwd=cwd, input=stdin, text=True, capture_output=True, timeout=300, env=environment | variables
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with its two build tools, compiled."""
+    if None in NODE_AND_NPM:
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("typescript") / "client"
+    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "test-dist"))
+    try:
+        run("npm", "ci", "--no-audit", "--no-fund", cwd=folder)
+    except AssertionError as error:
+        pytest.skip(f"npm cannot fetch the compiler: {str(error).strip().splitlines()[-1]}")
+    run("npm", "run", "build", cwd=folder)
+    run("npm", "run", "check", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    command = [
+        sys.executable,
+        "-m",
+        "tests.e2e.served",
+        str(make_model(folder / "tiny", "qwen2")),
+        str(folder / "data"),
+    ]
+    log = (folder / "log").open("w+")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, (folder / "log").read_text()[-2000:]
+            yield json.loads(line)["quick"]
+        finally:
+            process.kill()
+
+
+def test_its_types_are_those_of_the_server(built: Path):
+    document = json.dumps(create_app(Settings(model="none")).openapi())
+    run("node", "scripts/schema.mjs", "made.ts", cwd=built, stdin=document)
+    made, committed = (built / "made.ts").read_text(), (SOURCE / "src/schema.ts").read_text()
+    assert made == committed, "run `make generate`: the server's answers have changed"
+
+
+def test_what_it_promises_holds_against_a_server(built: Path, address: str):
+    told = run("node", "--test", "--test-timeout=60000", "test-dist/test/", cwd=built, GRACE_URL=address)
+    assert "# fail 0" in told
+    assert "# skipped 0" in told
+
+
+def test_its_package_holds_what_runs_and_nothing_else(built: Path):
+    [packed] = json.loads(run("npm", "pack", "--json", cwd=built))
+    names = {entry["path"] for entry in packed["files"]}
+    assert {"dist/index.js", "dist/index.d.ts", "README.md", "package.json"} <= names
+    assert not [name for name in names if name.startswith(("test", "node_modules", "scripts"))]
+    told = json.loads((built / "package.json").read_text())
+    assert "dependencies" not in told
+    user = built.parent / "user"
+    user.mkdir()
+    (user / "package.json").write_text('{"type": "module"}')
+    run("npm", "install", "--offline", "--no-audit", "--no-fund", str(built / packed["filename"]), cwd=user)
+    code = "import { decode, GraceClient } from 'grace-client'; console.log(decode('AACAPw==')[0], typeof GraceClient)"
+    assert run("node", "--input-type=module", "-e", code, cwd=user).split() == ["1", "function"]
