@@ -177,8 +177,8 @@ def write_everything(out: Path) -> Path:
                 shift = -0.2 * abs(hard - 0.2) - 0.05 * abs(consistency - 0.2)
                 other = {"consistency_weight": consistency, "hard_weight": hard}
                 embedding_run(out, "grace-supervised", seed=1, step=1000, shift=shift, **grace, **other)
-    for name, shift in (("rationale", -0.02), ("input", -0.04), ("last", -0.09), ("direct", -0.05)):
-        settings = {"representation": name, "budget": None if name == "direct" else 256}
+    for name, shift in (("rationale", -0.02), ("input", -0.04), ("last", -0.09)):
+        settings = {"representation": name, "budget": 256}
         embedding_run(out, "reasoning", shift=shift, **settings)
     for budget, shift in ((16, -0.06), (32, -0.05), (64, -0.03), (128, -0.01)):
         embedding_run(

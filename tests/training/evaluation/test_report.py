@@ -146,6 +146,12 @@ def test_the_best_of_a_column_is_bold_only_if_it_differs_from_every_other(tmp_pa
     assert [line.label for line in found.lines if line.cells[0].bold] == ["d"]
 
 
+def test_nothing_is_the_best_where_a_rival_failed(page: Page) -> None:
+    cells = line(table(page, "tasks-0"), "NFCorpus").cells
+    assert "failed" in [cell.text for cell in cells]
+    assert not any(cell.bold for cell in cells)
+
+
 def test_without_items_and_seeds_there_is_no_interval_and_nothing_bold(tmp_path: Path) -> None:
     for row in ("base", "reasoning"):
         path = embedding_run(tmp_path, row)
@@ -170,7 +176,7 @@ def test_seeds_of_one_training_are_one_row(folder: Path) -> None:
 
 def test_the_algorithms_are_compared_at_one_reward(page: Page) -> None:
     found = table(page, "algorithms-0-grace-supervised-0")
-    assert sorted(line.label for line in found.lines) == ["dapo", "grpo", "reinforce++", "remax"]
+    assert [line.label for line in found.lines] == ["remax", "reinforce++", "dapo", "grpo"]
 
 
 def test_the_grid_of_weights_leaves_blank_what_was_not_run(page: Page) -> None:
@@ -191,7 +197,7 @@ def test_score_and_length_over_training_come_as_plot_and_table(page: Page) -> No
 
 def test_representations_and_budgets_have_their_tables(page: Page) -> None:
     readings = [row.label for row in table(page, "representations-0-0").lines]
-    assert {"mean", "rationale", "input", "last", "direct"} <= set(readings)
+    assert sorted(readings) == ["direct", "input", "last", "mean", "rationale"]
     assert [row.label for row in table(page, "budgets-0-0").lines] == [f"{n} tokens" for n in (16, 32, 64, 128, 256)]
 
 

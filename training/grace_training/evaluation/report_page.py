@@ -53,7 +53,8 @@ class Table:
 
     def is_words(self, column: int) -> bool:
         """Whether a column holds words, not figures."""
-        return all(line.cells[column].value is None and line.cells[column].text != "–" for line in self.lines)
+        cells = [line.cells[column] for line in self.lines]
+        return all(cell.value is None for cell in cells) and any(cell.text not in ("", "–") for cell in cells)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def bars(labels: Sequence[str], values: Sequence[float], whiskers: Sequence[Poin
         start, end = sorted((across(0.0), across(value)))
         parts += [
             f'<text class="name" x="10" y="{top + 12}">{escape(label)}</text>',
-            f'<rect class="bar c{row % HUES}" x="{start:.1f}" y="{top + 17}" width="{max(end - start, 1):.1f}" '
+            f'<rect class="bar c0" x="{start:.1f}" y="{top + 17}" width="{max(end - start, 1):.1f}" '
             f'height="13" rx="2"/>',
         ]
         beside = end
@@ -112,7 +112,7 @@ class _Axes:
             parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{at + 4:.1f}">{_short(y)}</text>')
         for x in xs:
             at = self.place(x, self.y[0])[0]
-            parts.append(f'<text class="tick mid" x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}">{_short(x)}</text>')
+            parts.append(f'<text class="tick mid" x="{at:.1f}" y="{HEIGHT - BOTTOM + 20}">{_short(x)}</text>')
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(f'<text class="axis mid" x="{middle}" y="{HEIGHT - 8}">{escape(x_title)}</text>')
         turned = HEIGHT / 2 - 16

@@ -137,15 +137,16 @@ def _missing(entry: Entry, tasks: Sequence[str]) -> str:
 def with_best(found: Sequence[Entry], cells: list[list[Cell]], columns: list[list[str]], resamples: int) -> None:
     """Make bold, in place, the best figure of each column where it differs from every other line's for certain.
 
-    `columns` are the tasks of each. Lines over different tasks are compared on those that both have; a figure over
-    fewer tasks than were asked for is never bold.
+    `columns` are the tasks of each. A figure over fewer tasks than were asked for is never bold, nor is any where a
+    rival has none; a peer need not have all, since some can do but one kind of task.
     """
     for column, tasks in enumerate(columns):
         ranked = sorted(
             (i for i in range(len(found)) if cells[i][column].value is not None),
             key=lambda i: -(cells[i][column].value or 0.0),
         )
-        if len(ranked) < 2:
+        absent = (i for i in range(len(found)) if i not in ranked)
+        if len(ranked) < 2 or any(found[i].key.row != "peer" for i in absent):
             continue
         best = ranked[0]
         gaps = [difference(found[best], found[i], tasks, resamples) for i in ranked[1:]]

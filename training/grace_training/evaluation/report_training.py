@@ -23,6 +23,7 @@ from grace_training.evaluation.report_rows import (
 )
 from grace_training.evaluation.results import Row
 
+PRINTED_ORDER = ("remax", "reinforce++", "dapo", "grpo")  # the paper's
 GRACE: tuple[Row, ...] = ("grace-supervised", "grace-unsupervised")
 
 
@@ -69,7 +70,7 @@ def _algorithms(name: str, title: str, backbone: str, some: list[Entry], resampl
     for row in GRACE:
         rivals = _as_used(_last([e for e in some if e.key.row == row and e.key.algorithm]))
         by_rest: dict[tuple[object, ...], list[Entry]] = {}
-        for e in rivals:
+        for e in sorted(rivals, key=lambda e: PRINTED_ORDER.index(e.key.algorithm or "grpo")):
             by_rest.setdefault((e.key.preset, e.key.consistency_weight, e.key.hard_weight), []).append(e)
         for number, same in enumerate(by_rest.values()):
             if len({e.key.algorithm for e in same}) < 2:
