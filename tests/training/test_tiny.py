@@ -11,7 +11,19 @@ from transformers import AutoTokenizer
 
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
-from grace_training.tiny import contrast, corpus, crew, export, finetune, measure, model, muon, neighbours, pairs
+from grace_training.tiny import (
+    contamination,
+    contrast,
+    corpus,
+    crew,
+    export,
+    finetune,
+    measure,
+    model,
+    muon,
+    neighbours,
+    pairs,
+)
 from grace_training.tiny.pairs import Example, Kind, Pair
 from grace_training.tiny.rationales import INSTRUCTIONS, LONGEST, Vocabulary, Writer, first_sentence
 from grace_training.tiny.tokenizer import SPECIAL, THINK, THINK_END, TURN_END, TURN_START, plain
@@ -63,6 +75,12 @@ def test_only_sources_with_a_licence_that_allows_it_are_listed():
             assert "/train." in source.path
     with pytest.raises(KeyError):
         corpus.source("instruct_alpaca")
+
+
+def test_a_text_seen_in_training_is_found_whatever_its_case_and_points():
+    trained = {hash(contamination.normal(text)) for text in ["A man, playing the guitar!", "Something else entirely."]}
+    found = contamination.seen_in(["a man playing the guitar", "a man playing a guitar", "guitar"], trained)
+    assert found == contamination.Found(2, ("a man playing the guitar",))
 
 
 def test_a_rationale_target_is_well_formed_and_short(writer: Writer, marks: Tokenizer):

@@ -1,7 +1,7 @@
 """Second stage: vectors. Large batches of pairs, seen as `direct` input, and next-token loss on the same tokens.
 
 `python -m grace_training.tiny.contrast --minutes 30` starts from the pretrained weights. Rationales come in the stage
-after it (`finetune.py`); here, where no rationale has to be read or written, a batch can hold four times as many pairs
+after it (`finetune.py`); here, where no rationale has to be read or written, a batch can hold three times as many pairs
 for the same time, and the pairs of a batch come from the same few neighbourhoods of the corpus, so that the others in
 it are real alternatives.
 """
@@ -25,9 +25,9 @@ from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 
 log = logging.getLogger(__name__)
 
-PAIRS = 96  # B, pairs of a batch
+PAIRS = 64  # B, pairs of a batch
 PART_ROWS = 16  # rows a worker takes at once
-LONGEST = 112  # tokens of a row, template included
+LONGEST = 96  # tokens of a row, template included
 LANGUAGE_WEIGHT = 0.3  # of the next-token loss against the contrast
 SAVE_EVERY_S = 120.0
 
