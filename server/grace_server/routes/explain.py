@@ -113,12 +113,12 @@ async def explain_route(body: ExplainRequest, request: Request) -> Response:
     house: House = request.app.state.house
     first, second = body.first.side("first", "query"), body.second.side("second", "document")
     against = None if body.against is None else body.against.side("against", "document")
+    indexes: Indexes = request.app.state.indexes
     collection: Collection | None = None
     if body.index is None:
         sides = await _texts(house, body, first, second, against)
         pooling, dimensions = sides[0].pooling(house), body.dimensions
     else:
-        indexes: Indexes = request.app.state.indexes
         collection = indexes.catalog.get(body.index)
         _check_against_index(collection, body)
         named = [("first", first), ("second", second), *([("against", against)] if against else [])]
@@ -133,7 +133,10 @@ async def explain_route(body: ExplainRequest, request: Request) -> Response:
         centred=body.centred,
     )
     # Many sentences make a large table, and ranks search the index: neither belongs on the event loop.
-    found = await asyncio.to_thread(take_apart_fully, sides, collection, asked)
+    if collection is None:
+        found = await asyncio.to_thread(take_apart_fully, sides, None, asked)
+    else:
+        found = await indexes.on_search_thread(lambda: take_apart_fully(sides, collection, asked))
     return as_json(content(house, pooling, body.index, sides, found, tokens))
 
 
