@@ -143,21 +143,20 @@ class Embedder:
             jobs = self._cut(texts, role, longer, keys)
         else:
             jobs = ((key, job) for key, job in self._numbered(texts, role, keys) if key is not None)
-        started = time.perf_counter()
         with tqdm(unit="text", disable=not self._show, leave=False, desc=f"embedding {role}") as bar:
             try:
                 if (first := next(jobs, None)) is not None:
                     engine = self.open_engine()
-                    started = time.perf_counter()  # loading a model is no part of its speed
+                    started = time.perf_counter()
                     # The key travels beside its job: answers come in the order of the jobs.
                     keyed, plain = itertools.tee(itertools.chain([first], jobs))
                     for (key, job), answer in zip(keyed, engine.run(job for _, job in plain), strict=True):
                         self._keep(key, job, answer)
                         bar.update()
                         self.tally.texts += 1
+                    self.tally.seconds += time.perf_counter() - started
             finally:
                 self.shelf.flush()
-                self.tally.seconds += time.perf_counter() - started
         places = self.shelf.find(keys)
         return places[places[:, 0] >= 0] if self.shard.of > 1 else places
 
