@@ -224,11 +224,11 @@ def measure(kind: str, vectors: Floats, queries: Floats, truth: npt.NDArray[np.i
         print(kind, "ingested", found, file=sys.stderr, flush=True)
         found["build_s"] = timed(collection.maintain) / 1000
         print(kind, "built", found, file=sys.stderr, flush=True)
-    found["width"] = collection.local.base.width if collection.local.base else None
-    found |= compare(collection, vectors, queries, truth) | filtered(collection, vectors, queries)
-    print(kind, "searched", found, file=sys.stderr, flush=True)
     if collection.local.base is not None:
         found |= rebuilding(collection, queries)
+        found["width"] = collection.local.base.width
+    print(kind, "rebuilt", found, file=sys.stderr, flush=True)
+    found |= compare(collection, vectors, queries, truth) | filtered(collection, vectors, queries)
     catalog.close()
     command = [sys.executable, __file__, "--start", str(folder)]
     return found | json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -248,9 +248,13 @@ def main() -> None:
     if arguments.start:
         print(json.dumps(start(arguments.start)))
         return
+    with tempfile.NamedTemporaryFile() as scratch:
+        run(arguments, Path(scratch.name))
+
+
+def run(arguments: argparse.Namespace, scratch: Path) -> None:
     topics = max(1, arguments.rows // 100)
-    scratch = tempfile.NamedTemporaryFile()
-    vectors = clustered(arguments.rows, arguments.dimensions, 1, topics, Path(scratch.name))
+    vectors = clustered(arguments.rows, arguments.dimensions, 1, topics, scratch)
     queries = clustered(arguments.queries, arguments.dimensions, 2, topics)
     truth = nearest(vectors, queries)
     report: dict[str, Any] = {

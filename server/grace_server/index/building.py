@@ -26,6 +26,7 @@ TRAINING_PER_CELL = 64  # rows; FAISS warns below 39
 TRAINING_ROUNDS = 10  # of k-means, as FAISS does for IVF
 CODEBOOK_ROWS = 256 * 64  # from which the 256 centroids of each PQ code are trained
 CODEBOOK_ROUNDS = 25
+LEAST_ROWS_FOR_CODES = 512  # of which some are set aside; a PQ code has 256 centroids
 PROBE_QUERIES = 200  # stored rows that play the query when the width is measured
 PROBE_K = 10
 LEAST_PROBES, LEAST_WIDTH = 16, 48  # real queries lie further from the rows than rows do
@@ -43,13 +44,13 @@ def build(chunks: Chunks, *, size: int, dimensions: int, settings: CollectionSet
     outer = faiss.index_factory(dimensions, _recipe(size, dimensions, settings), faiss.METRIC_INNER_PRODUCT)
     index = faiss.IndexIDMap(outer)
     base = Base(index, np.empty(0, np.int64), settings)
-    wanted = max(TRAINING_PER_CELL * (base.cells or 0), CODEBOOK_ROWS)
+    wanted = max(TRAINING_PER_CELL * (base.cells or 0), CODEBOOK_ROWS) + PROBE_QUERIES
     labels, sample = _sample(chunks(), size, wanted, dimensions, stop)
     if kind_of(settings) == "hnsw":
         base.inner.hnsw.efConstruction = settings.build_width
-    _train(base, sample, stop)
-    chosen = np.linspace(0, len(sample) - 1, min(PROBE_QUERIES, len(sample))).astype(np.int64)
+    chosen = np.linspace(0, len(sample) - 1, min(PROBE_QUERIES, len(sample) // 2)).astype(np.int64)
     probing = _Probing(labels[chosen], sample[chosen])
+    _train(base, np.delete(sample, chosen, axis=0), stop)  # cells drawn around those rows would flatter them
     parts: list[Labels] = []
     for some, vectors in chunks():
         add_rows(index, some, vectors, stop)
@@ -63,6 +64,11 @@ def build(chunks: Chunks, *, size: int, dimensions: int, settings: CollectionSet
 def cells_for(rows: int) -> int:
     """How many cells an IVF index over that many rows gets."""
     return max(1, min(round(2 * math.sqrt(rows)), rows // 39 or 1))
+
+
+def least_rows(settings: CollectionSettings) -> int:
+    """Below so many rows nothing can be trained, and a collection stays flat whatever its settings say."""
+    return LEAST_ROWS_FOR_CODES if settings.quantization == "pq" else 1
 
 
 def outgrown(base: Base, rows: int) -> bool:
@@ -112,6 +118,7 @@ class _Probing:
     def _recall(self, base: Base) -> float:
         true = [set(row[row >= 0].tolist()) for row in self._labels]
         asked = PROBE_K + 1  # itself among them
+        # As a search for ten hits does: where vectors are scored again, among as many candidates as it would have.
         reach = asked * base.settings.rescore if base.quantised else asked
         positions, _ = base.search(self._queries, min(reach, len(base)))
         found = np.where(positions >= 0, base.labels[positions], -1)
@@ -168,6 +175,7 @@ def _train(base: Base, sample: Floats, stop: Stop) -> None:
             inner.is_trained = True
             inner.precompute_table()
         else:
+            faiss.downcast_index(inner.storage).pq.compute_sdc_table()  # without it HNSW aborts the process
             faiss.downcast_index(inner.storage).is_trained = True
             inner.is_trained = True
     else:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from grace_server.index.approximate import Base
-from grace_server.index.building import build, outgrown
+from grace_server.index.building import build, least_rows, outgrown
 from grace_server.index.matrix import Living, Matrix, nearest
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vector_index import Fetch, Neighbours
@@ -151,7 +151,7 @@ class FaissIndex:
         """What `maintain` would do now."""
         state, settings = self._state, self._settings
         if state.base is None:
-            big = settings.kind != "flat" and len(state.matrix) > settings.flat_limit
+            big = settings.kind != "flat" and len(state.matrix) > max(settings.flat_limit, least_rows(settings) - 1)
             return "build" if big else None
         if len(state.matrix) + state.built <= settings.flat_limit * FLATTEN_SHARE:
             return "flatten"
@@ -170,15 +170,16 @@ class FaissIndex:
         """
         with self._maintaining:
             start = self._state
+            rows = len(start.matrix) + start.built
             match work:
-                case "flatten":
+                case _ if work == "flatten" or rows < least_rows(self._settings):
                     base = None
                 case "merge" if start.base is not None:
                     base = start.base.extended(start.matrix.labels, start.matrix.vectors, stop)
                 case _:
                     base = build(
                         lambda: start.chunks() or chunks(),
-                        size=len(start.matrix) + start.built,
+                        size=rows,
                         dimensions=self.dimensions,
                         settings=self._settings,
                         stop=stop,

@@ -43,7 +43,7 @@ class CollectionSettings:
     build_width: int = 128  # HNSW: efConstruction
     search_width: int | None = None  # HNSW: efSearch; None: measured when the index is built
     probes: float | None = None  # IVF: share of the cells that are searched; None: measured when the index is built
-    recall: float = 0.99  # share of the 10 true neighbours at which those two are measured
+    recall: float = 0.995  # share of the 10 true neighbours at which those two are measured
     rescore: int = 4  # candidates per hit whose score is computed again from the vector, in IVF and when quantised
 
     def __post_init__(self) -> None:
