@@ -14,8 +14,6 @@ import pytest
 
 from tests.support.models import make_model
 
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 HERE = Path(__file__).parent
@@ -41,6 +39,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Any]:
     """The system's Chromium, or the one that `playwright install chromium` brought."""
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     system = next((path for name in NAMES if (path := shutil.which(name))), None)
     async with playwright.async_playwright() as started:
         try:

@@ -75,6 +75,12 @@ async def test_a_rationale_streams_in_and_hostile_words_stay_words(browsed: Brow
     await browsed.check()
 
 
+async def test_what_is_inaccessible_would_be_found(browsed: Browsed) -> None:
+    await browsed.open()
+    await browsed.page.evaluate("document.querySelector('main').append(document.createElement('input'))")
+    assert (await axe.Axe().run(browsed.page)).violations_count
+
+
 async def test_an_answer_can_be_stopped(browsed: Browsed) -> None:
     page = browsed.page
     await browsed.open(door="slow")
