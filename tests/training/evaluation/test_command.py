@@ -38,6 +38,7 @@ def test_every_representation_under_every_budget_is_a_run(done: Path) -> None:
         assert run.budget is not None
         assert run.rationale_tokens <= run.budget
         assert run.samples
+        assert (done / "report.html").stat().st_size > 10_000
         assert run.row == ("base" if run.representation in ("direct", "input") else "reasoning")
     assert by(found, "input", 8) == by(found, "direct", 8)
     assert by(found, "mean", 4) != by(found, "mean", 8)
@@ -65,6 +66,22 @@ def test_a_second_run_starts_no_engine_and_changes_nothing(
     assert "mean of 7 tasks" in capsys.readouterr().out
     for path, run in runs(done):
         assert [r.score for r in run.tasks] == [r.score for r in before[path].tasks]
+
+
+def test_shards_embed_what_a_run_without_them_then_finds(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grace import Grace
+
+    arguments = [*common(model_folder, tmp_path), "--engine", "transformers", "--limit", "4", "--no-report"]
+    for shard in ("1/2", "2/2"):
+        assert main([*arguments, "--shard", shard]) == 0
+    assert not list(tmp_path.rglob("run.json"))
+    monkeypatch.setattr(Grace, "load", None)
+    assert main(arguments) == 0
+    ((_, run),) = runs(tmp_path)
+    assert len(run.tasks) == 7
+    assert run.texts_per_s is None
 
 
 def test_a_dry_run_counts_and_writes_nothing(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -98,6 +101,43 @@ def test_a_folder_of_sentence_transformers_is_taken(
     (record,) = Harness(tmp_path, show_progress=False).run(RUN, peer, [shipped["STS"]]).tasks
     assert record.reason is None
     assert (tmp_path / "results" / "peers__st" / "local" / f"{record.task}.json").exists()
+
+
+class _Embeddings(BaseHTTPRequestHandler):
+    """As much of an OpenAI-compatible server as a client needs: a vector of letter counts for every text."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        self._answer({"data": [{"id": "letters"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(body)
+        vectors = [[float(text.count(letter)) + 0.1 for letter in "aeiou"] for text in body["input"]]
+        self._answer({"data": [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]})
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_server_is_asked_in_openais_form(shipped: dict[str, Any], tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Embeddings) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        peer = open_peer(f"openai:letters@http://127.0.0.1:{server.server_port}/v1")
+        (record,) = Harness(tmp_path, show_progress=False).run(RUN, peer, [shipped["STS"]]).tasks
+        server.shutdown()
+    assert record.reason is None
+    assert {body["model"] for body in _Embeddings.asked} == {"letters"}
+    assert record.texts == len({text for body in _Embeddings.asked for text in body["input"]})
 
 
 @pytest.mark.parametrize(

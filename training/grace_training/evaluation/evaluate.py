@@ -66,8 +66,7 @@ class Harness:
                 if self._is_done(run, task, model):
                     continue
                 record, groups = self._one(fresh(task), model, run.data)
-                if groups:
-                    write_items(Items(record.task, record.metric, groups), folder)
+                write_items(Items(record.task, record.metric, groups), folder)
                 run = run.with_task(record)
                 run = measure(run) if measure else run
                 write_run(run, folder)

@@ -175,9 +175,12 @@ def write_run(run: Run, folder: Path, *, name: str = "run.json") -> Path:
 
 
 def write_items(items: Items, folder: Path) -> Path:
-    """Write a task's items to `folder`/grace/items."""
+    """Write a task's items to `folder`/grace/items; without groups there are none, and older ones go."""
     path = folder / OWN / "items" / f"{items.task}.json"
-    _write(path, asdict(items))
+    if items.groups:
+        _write(path, asdict(items))
+    else:
+        path.unlink(missing_ok=True)
     return path
 
 
