@@ -14,6 +14,7 @@ from grace_client._async.client import AsyncGraceClient
 from grace_client._async.stream import AsyncEmbedStream
 from grace_client._sync.client import GraceClient
 from grace_client._sync.stream import EmbedStream
+from grace_client.answer import Rationale
 from grace_client.errors import (
     ApiError,
     AuthenticationFailed,
@@ -32,8 +33,8 @@ from grace_client.errors import (
     TooLarge,
     Unavailable,
 )
+from grace_client.explanations import Comparison
 from grace_client.results import (
-    Comparison,
     Embedding,
     Embeddings,
     Found,
@@ -41,7 +42,6 @@ from grace_client.results import (
     Index,
     Info,
     Job,
-    Rationale,
     StoredDocument,
     Written,
 )

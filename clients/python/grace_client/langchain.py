@@ -18,8 +18,9 @@ from langchain_core.vectorstores import VectorStore
 from grace_client import wire
 from grace_client._async.client import AsyncGraceClient
 from grace_client._sync.client import GraceClient
+from grace_client.answer import Method, Mode
 from grace_client.errors import IndexNotFound
-from grace_client.results import Found, Hit, Method, Mode, StoredDocument
+from grace_client.results import Found, Hit, StoredDocument
 from grace_client.twins import Twins
 
 Filter = Mapping[str, Any]

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from grace_client import vectors
-from grace_client.errors import BadAnswer
+from grace_client.answer import Rationale, Result, Source, State, Usage
+from grace_client.explanations import Explanation, Mean
 
 if TYPE_CHECKING:
     from grace_client.vectors import Floats
 
-Role = Literal["query", "document"]
-Mode = Literal["reason", "direct"]
-Pooling = Literal["mean", "rationale", "input", "last"]
-Method = Literal["dense", "lexical", "hybrid"]
-Source = Literal["input", "template", "rationale"]
-State = Literal["pending", "ready", "failed", "cancelled"]
-
 Packed = Annotated[
     bytes, BeforeValidator(vectors.packed), PlainSerializer(vectors.numbers, return_type=list[float], when_used="json")
 ]
-
-
-class Result(BaseModel):
-    """Part of an answer."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Rationale(Result):
-    """What the model wrote about a text."""
-
-    text: str  # as written, with its tags
-    thinking: str
-    understanding: str
-    tokens: int
-    finish_reason: str
 
 
 class Segment(Result):
@@ -47,6 +25,24 @@ class Segment(Result):
     source: Source
     text: str
     share: float
+    start: int | None = None  # in characters of the text or the rationale
+    end: int | None = None
+    tokens: int | None = None
+    sample: int | None = None  # of which of n rationales it is
+
+
+class SourceShare(Result):
+    """The share of a source in a vector."""
+
+    source: Source
+    share: float
+
+
+class Audit(Result):
+    """A signed record of what a vector was made from: a line for `grace-index audit verify`."""
+
+    record: dict[str, Any]
+    signature: str
 
 
 class Embedding(Result):
@@ -60,6 +56,8 @@ class Embedding(Result):
     cached: bool
     consistency: float | None  # mean pairwise cosine of n rationales' vectors
     segments: list[Segment] | None = None  # shares add up to 1
+    sources: list[SourceShare] | None = None  # the same by source
+    audit: Audit | None = None
 
     @property
     def vector(self) -> Floats:
@@ -70,14 +68,6 @@ class Embedding(Result):
     def numbers(self) -> list[float]:
         """The vector without numpy."""
         return vectors.numbers(self.embedding)
-
-
-class Usage(Result):
-    """Tokens of the whole request."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
 
 
 class Embeddings(Result):
@@ -103,92 +93,6 @@ class Embeddings(Result):
 
     def __iter__(self) -> Iterator[Embedding]:  # type: ignore[override]  # pydantic's goes over the fields
         return iter(self.data)
-
-
-class Part(Result):
-    """A segment of one of two texts, and what it adds to their score."""
-
-    source: Source
-    text: str
-    start: int
-    end: int
-    tokens: int
-    sample: int
-    share: float
-    contribution: float
-    without: float | None
-
-
-class Portion(Result):
-    """What a source adds to the score."""
-
-    source: Source
-    contribution: float
-    share: float | None
-
-
-class Side(Result):
-    """One of two texts, and what its vector is made of."""
-
-    role: Role
-    rationale: Rationale | None
-    input_tokens: int
-    truncated: bool
-    cached: bool
-    consistency: float | None
-    segments: list[Part]
-    sources: list[Portion]
-    gram: list[list[float]] | None = Field(repr=False)
-
-
-class Cell(Result):
-    """What a segment of the first and one of the second text add to the score, by their places."""
-
-    first: int
-    second: int
-    contribution: float
-
-
-class Comparison(Result):
-    """A score and all it is made of. Exact arithmetic of the score, not a claim about causes."""
-
-    model: str
-    fingerprint: str
-    pooling: Pooling
-    score: float
-    first: Side
-    second: Side
-    table: list[list[float]] = Field(repr=False)  # a row per segment of `first`; all cells add up to the score
-    pairs: list[Cell]  # the largest cells
-    usage: Usage
-
-
-class Piece(Result):
-    """A segment of a query or a document; offsets are into its text or its rationale."""
-
-    source: Source
-    text: str
-    start: int
-    end: int
-    contribution: float
-    without: float | None
-
-
-class Pair(Result):
-    """What a segment of the query and one of the document add to the score, by their places."""
-
-    query: int
-    document: int
-    contribution: float
-
-
-class Explanation(Result):
-    """All pairs of a hit; their contributions add up to `score`."""
-
-    score: float
-    query: list[Piece]
-    document: list[Piece]
-    pairs: list[Pair]
 
 
 class Place(Result):
@@ -233,6 +137,7 @@ class Found(Result):
     exact: bool  # true only if no other document could belong among the hits
     timing_ms: Timing
     hits: list[Hit]
+    mean: Mean | None = None  # what centred explanations took off
 
 
 class FoundEach(Result):
@@ -368,22 +273,4 @@ class Info(Result):
     limits: Limits
     versions: dict[str, str]
     settings: dict[str, Any] = Field(repr=False)
-
-
-Kind = TypeVar("Kind", bound=BaseModel)
-
-
-def read(kind: type[Kind], content: str | bytes, *, request_id: str | None = None) -> Kind:
-    """An answer as a model.
-
-    Raises:
-        BadAnswer: it is none of a GRACE server.
-    """
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "body"
-        raise BadAnswer(
-            f"the answer is no {kind.__name__} of a GRACE server: {where}: {first['msg']}", request_id=request_id
-        ) from error
+    audit_key: str | None = Field(None, repr=False)  # public, PEM

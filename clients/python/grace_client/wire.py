@@ -59,6 +59,11 @@ def segment(name: str) -> str:
     return quoted.replace(".", "%2E") if not name.strip(".") else quoted
 
 
+def side(value: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """One of the texts of a comparison."""
+    return value if isinstance(value, str) else dict(value)
+
+
 def document(value: Document | Mapping[str, Any]) -> dict[str, Any]:
     """A document as the server takes it."""
     fields = (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from grace_client import ApiError, AsyncGraceClient, Document, results
+from grace_client import ApiError, AsyncGraceClient, Document, answer, explanations, results
 from grace_server.app import create_app
 from grace_server.settings import Settings
 from tests.clients.python.house import House
@@ -19,6 +19,9 @@ from tests.clients.python.house import House
 LEFT_OUT = {
     "GET /health": "the same as /readyz, under the name others use",
     "DELETE /indexes/{name}/documents/{id}": "POST /indexes/{name}/delete does it, whatever the id holds",
+    "GET /indexes/{name}/map": "what the playground draws",
+    "GET /indexes/{name}/map/values": "what the playground draws",
+    "POST /indexes/{name}/map/query": "what the playground draws",
 }
 LEFT_OUT_BY_TAG = {"openai": "for openai-python, whose own tests run against it"}
 
@@ -62,20 +65,31 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "jobs.cancel": ("1",),
 }
 ANSWERS: dict[type[BaseModel], str] = {
-    results.Rationale: "RationaleBody",
+    answer.Rationale: "RationaleBody",
     results.Segment: "SegmentBody",
     results.Embedding: "EmbedItem",
-    results.Usage: "EmbedUsage",
+    answer.Usage: "EmbedUsage",
     results.Embeddings: "EmbedResponse",
-    results.Part: "PartBody",
-    results.Portion: "PortionBody",
-    results.Side: "SideBody",
-    results.Cell: "PairBody",
-    results.Comparison: "ExplainResponse",
-    results.Piece: "PieceOut",
-    results.Pair: "PairOut",
-    results.Explanation: "ExplanationOut",
-    results.Place: "PlaceOut",
+    explanations.Part: "PartBody",
+    explanations.Portion: "PortionBody",
+    explanations.Side: "SideBody",
+    explanations.Cell: "PairBody",
+    explanations.Comparison: "ExplainResponse",
+    explanations.Piece: "PieceOut",
+    explanations.Pair: "PairOut",
+    explanations.Explanation: "ExplanationOut",
+    results.Place: "grace_server__index__routes__search__PlaceOut",
+    results.SourceShare: "SourceBody",
+    results.Audit: "AuditBody",
+    explanations.TokenPart: "TokenBody",
+    explanations.Change: "ChangeBody",
+    explanations.HitChange: "ChangeOut",
+    explanations.Mean: "MeanBody",
+    explanations.Centred: "CentredBody",
+    explanations.CentredHit: "CentredOut",
+    explanations.Against: "AgainstBody",
+    explanations.Without: "WithoutBody",
+    explanations.Portions: "PortionsOut",
     results.Hit: "HitOut",
     results.Query: "QueryOut",
     results.Timing: "TimingOut",
@@ -175,8 +189,9 @@ def test_every_field_of_an_answer_is_read(document: dict[str, Any], kind: type[B
 
 
 def test_every_answer_is_looked_at() -> None:
-    kinds = {kind for kind in vars(results).values() if isinstance(kind, type) and issubclass(kind, results.Result)}
-    assert kinds - {results.Result} == set(ANSWERS)
+    found = [kind for module in (answer, explanations, results) for kind in vars(module).values()]
+    kinds = {kind for kind in found if isinstance(kind, type) and issubclass(kind, answer.Result)}
+    assert kinds - {answer.Result} == set(ANSWERS)
 
 
 def test_the_page_names_what_is_left_out() -> None:

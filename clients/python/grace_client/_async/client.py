@@ -18,8 +18,10 @@ from grace_client._async.indexes import AsyncIndexes
 from grace_client._async.jobs import AsyncJobs
 from grace_client._async.primitives import results_of, sleep
 from grace_client._async.stream import AsyncEmbedStream
+from grace_client.answer import Method, Mode, Pooling, Role
 from grace_client.errors import ConnectionFailed, TimedOut, Unavailable
-from grace_client.results import Comparison, Embedding, Embeddings, Found, Method, Mode, Pooling, Role
+from grace_client.explanations import Comparison
+from grace_client.results import Embedding, Embeddings, Found
 from grace_client.retries import NO_RETRIES, Retries
 
 if TYPE_CHECKING:
@@ -76,11 +78,13 @@ class AsyncGraceClient:
         normalize: bool | None = None,
         truncate: bool | None = None,
         explain: bool = False,
+        audit: bool | None = None,
     ) -> Embeddings:
         """Embed a text, or several in one request: a rationale is written for each and pooled with it.
 
-        `rationale` gives rationales instead; `explain` tells the share of each sentence in its vector. What is not said
-        is as the server has it. For more texts than one request takes (`info().limits.max_inputs`): `embed_each`.
+        `rationale` gives rationales instead; `explain` tells the share of each sentence in its vector; `audit` signs
+        what it was made from. What is not said is as the server has it. For more texts than one request takes
+        (`info().limits.max_inputs`): `embed_each`.
         """
         body = wire.given(
             input=input if isinstance(input, str) else list(input),
@@ -95,6 +99,7 @@ class AsyncGraceClient:
             normalize=normalize,
             truncate=truncate,
             explain=explain,
+            audit=audit,
             encoding_format="base64",
         )
         return await self.http.call(Embeddings, "POST", "/embed", body=body, idempotent=True)
@@ -139,21 +144,31 @@ class AsyncGraceClient:
         first: str | Mapping[str, Any],
         second: str | Mapping[str, Any],
         *,
-        mode: Mode = "reason",
+        against: str | Mapping[str, Any] | None = None,
+        index: str | None = None,
+        mode: Mode | None = None,
         pooling: Pooling | None = None,
         max_rationale_tokens: int | None = None,
         temperature: float | None = None,
         n: int | None = None,
         dimensions: int | None = None,
         top_pairs: int | None = None,
+        without: Mapping[str, Sequence[int]] | None = None,
+        ranks: bool | None = None,
+        centred: bool | None = None,
+        tokens: bool | None = None,
     ) -> Comparison:
         """Take the score of two texts apart, sentence by sentence.
 
-        `first` is read as a query and `second` as a document; an object `{"text", "role", "rationale"}` says otherwise.
+        `first` is read as a query and `second` as a document; an object `{"text", "id", "role", "rationale"}` says
+        otherwise, with `index` also a document of it by its `id`. `against` asks why `second` is above or below another
+        one, `without` what is left without segments; `centred` takes the index's mean off, `tokens` names each token.
         """
         body = wire.given(
-            first=first if isinstance(first, str) else dict(first),
-            second=second if isinstance(second, str) else dict(second),
+            first=wire.side(first),
+            second=wire.side(second),
+            against=None if against is None else wire.side(against),
+            index=index,
             mode=mode,
             pooling=pooling,
             max_rationale_tokens=max_rationale_tokens,
@@ -161,6 +176,10 @@ class AsyncGraceClient:
             n=n,
             dimensions=dimensions,
             top_pairs=top_pairs,
+            without=None if without is None else {name: list(some) for name, some in without.items()},
+            ranks=ranks,
+            centred=centred,
+            tokens=tokens,
         )
         return await self.http.call(Comparison, "POST", "/explain", body=body, idempotent=True)
 
@@ -177,12 +196,25 @@ class AsyncGraceClient:
         filter: Mapping[str, Any] | None = None,
         threshold: float | None = None,
         explain: bool = False,
+        centred: bool | None = None,
+        top_pairs: int | None = None,
+        grams: bool | None = None,
     ) -> Found:
         """The documents nearest to a query, or to a vector. Filters: docs/search.md."""
         body = wire.given(
             query=query,
             vector=None if vector is None else vectors.plain(vector),
-            **_search_options(index, k, offset, method, mode, filter, threshold, explain),
+            index=index,
+            k=k,
+            offset=offset,
+            method=method,
+            mode=mode,
+            filter=None if filter is None else dict(filter),
+            threshold=threshold,
+            explain=explain,
+            centred=centred,
+            top_pairs=top_pairs,
+            grams=grams,
         )
         return await self.http.call(Found, "POST", "/search", body=body, idempotent=True)
 
@@ -199,12 +231,25 @@ class AsyncGraceClient:
         filter: Mapping[str, Any] | None = None,
         threshold: float | None = None,
         explain: bool = False,
+        centred: bool | None = None,
+        top_pairs: int | None = None,
+        grams: bool | None = None,
     ) -> list[Found]:
         """What each of several queries finds, up to 64 in one request."""
         body = wire.given(
             query=None if queries is None else list(queries),
             vector=None if vectors is None else [_plain(vector) for vector in vectors],
-            **_search_options(index, k, offset, method, mode, filter, threshold, explain),
+            index=index,
+            k=k,
+            offset=offset,
+            method=method,
+            mode=mode,
+            filter=None if filter is None else dict(filter),
+            threshold=threshold,
+            explain=explain,
+            centred=centred,
+            top_pairs=top_pairs,
+            grams=grams,
         )
         return (await self.http.call(results.FoundEach, "POST", "/search", body=body, idempotent=True)).results
 
@@ -317,28 +362,6 @@ class AsyncGraceClient:
         except (ConnectionFailed, Unavailable):
             return False
         return True
-
-
-def _search_options(
-    index: str,
-    k: int,
-    offset: int,
-    method: Method,
-    mode: Mode | None,
-    filter: Mapping[str, Any] | None,
-    threshold: float | None,
-    explain: bool,
-) -> dict[str, Any]:
-    return wire.given(
-        index=index,
-        k=k,
-        offset=offset,
-        method=method,
-        mode=mode,
-        filter=None if filter is None else dict(filter),
-        threshold=threshold,
-        explain=explain,
-    )
 
 
 _plain = vectors.plain  # `search_each` has a parameter of that module's name

@@ -12,6 +12,7 @@ from grace_client._async.batches import batches_of
 from grace_client._async.http import AsyncHttp
 from grace_client._async.jobs import AsyncJobs
 from grace_client._async.primitives import results_of
+from grace_client.answer import State
 from grace_client.errors import DocumentNotFound
 from grace_client.upload import Progress, Uploaded
 from grace_client.wire import Document
@@ -98,7 +99,7 @@ class AsyncDocuments:
         index: str,
         *,
         filter: Mapping[str, Any] | None = None,
-        state: results.State | None = None,
+        state: State | None = None,
         after: str = "",
     ) -> AsyncIterator[results.StoredDocument]:
         """All documents in the order of their ids, a page at a time."""

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from grace_client import wire
 from grace_client._async.primitives import sleep
+from grace_client.answer import read
 from grace_client.errors import BadAnswer, ConnectionFailed, GraceError, TimedOut, from_event, from_response
 from grace_client.events import Event, EventParser
-from grace_client.results import read
 from grace_client.retries import SAFE_METHODS, Retries
 
 Answer = TypeVar("Answer", bound=BaseModel)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from grace_client import results, wire
+from grace_client import answer, wire
 from grace_client._async.http import AsyncHttp
 from grace_client._async.primitives import sleep
 from grace_client.errors import BadAnswer, ConnectionFailed, ServerFailed, TimedOut
@@ -76,7 +76,7 @@ class AsyncJobs:
     async def _events(self, id: str, *, silence_s: float) -> AsyncGenerator[Job, None]:
         async with self._http.events("GET", f"{_path(id)}/events", read_timeout_s=silence_s) as events:
             async for event in events:
-                job = results.read(Job, event.data)
+                job = answer.read(Job, event.data)
                 yield job
                 if event.name == "done":
                     return

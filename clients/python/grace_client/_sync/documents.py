@@ -13,6 +13,7 @@ from grace_client._sync.batches import batches_of
 from grace_client._sync.http import Http
 from grace_client._sync.jobs import Jobs
 from grace_client._sync.primitives import results_of
+from grace_client.answer import State
 from grace_client.errors import DocumentNotFound
 from grace_client.upload import Progress, Uploaded
 from grace_client.wire import Document
@@ -99,7 +100,7 @@ class Documents:
         index: str,
         *,
         filter: Mapping[str, Any] | None = None,
-        state: results.State | None = None,
+        state: State | None = None,
         after: str = "",
     ) -> Iterator[results.StoredDocument]:
         """All documents in the order of their ids, a page at a time."""

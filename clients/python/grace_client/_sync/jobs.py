@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from grace_client import results, wire
+from grace_client import answer, wire
 from grace_client._sync.http import Http
 from grace_client._sync.primitives import sleep
 from grace_client.errors import BadAnswer, ConnectionFailed, ServerFailed, TimedOut
@@ -76,7 +76,7 @@ class Jobs:
     def _events(self, id: str, *, silence_s: float) -> Generator[Job, None]:
         with self._http.events("GET", f"{_path(id)}/events", read_timeout_s=silence_s) as events:
             for event in events:
-                job = results.read(Job, event.data)
+                job = answer.read(Job, event.data)
                 yield job
                 if event.name == "done":
                     return

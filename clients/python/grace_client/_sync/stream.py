@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from grace_client import results
+from grace_client import answer
 from grace_client.errors import ConnectionFailed
 from grace_client.events import Event
 from grace_client.results import Embedding, Embeddings
@@ -42,9 +42,9 @@ class EmbedStream:
             if event.name == "rationale":
                 yield json.loads(event.data)["delta"]
             elif event.name == "embedding":
-                item = results.read(Embedding, event.data)
+                item = answer.read(Embedding, event.data)
             elif event.name == "done" and item is not None:
-                self._result = results.read(Embeddings, json.dumps({**json.loads(event.data), "data": []}))
+                self._result = answer.read(Embeddings, json.dumps({**json.loads(event.data), "data": []}))
                 self._result = self._result.model_copy(update={"data": [item]})
         if self._result is None:
             raise ConnectionFailed("the stream broke off before the embedding came")

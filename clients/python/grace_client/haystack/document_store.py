@@ -13,10 +13,11 @@ from haystack.utils import Secret
 from grace_client import wire
 from grace_client._async.client import AsyncGraceClient
 from grace_client._sync.client import GraceClient
+from grace_client.answer import Method
 from grace_client.errors import IndexNotFound
 from grace_client.haystack.filters import filter_errors, to_server
 from grace_client.haystack.server import DEFAULT_KEY, Server
-from grace_client.results import Hit, Index, Method, StoredDocument
+from grace_client.results import Hit, Index, StoredDocument
 
 
 class GraceDocumentStore:

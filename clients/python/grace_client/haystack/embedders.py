@@ -10,8 +10,9 @@ from haystack.utils import Secret
 
 from grace_client._async.client import AsyncGraceClient
 from grace_client._sync.client import GraceClient
+from grace_client.answer import Mode
 from grace_client.haystack.server import DEFAULT_KEY, Server
-from grace_client.results import Embedding, Embeddings, Mode
+from grace_client.results import Embedding, Embeddings
 
 
 @component

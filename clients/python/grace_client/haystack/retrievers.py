@@ -6,8 +6,8 @@ from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
+from grace_client.answer import Method
 from grace_client.haystack.document_store import GraceDocumentStore
-from grace_client.results import Method
 
 
 @component

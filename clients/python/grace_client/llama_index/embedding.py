@@ -9,7 +9,7 @@ from llama_index.core.embeddings import BaseEmbedding
 
 from grace_client._async.client import AsyncGraceClient
 from grace_client._sync.client import GraceClient
-from grace_client.results import Mode
+from grace_client.answer import Mode
 from grace_client.twins import Twins
 
 

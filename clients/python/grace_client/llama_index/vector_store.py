@@ -19,9 +19,10 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from grace_client import wire
 from grace_client._async.client import AsyncGraceClient
 from grace_client._sync.client import GraceClient
+from grace_client.answer import Method
 from grace_client.errors import IndexNotFound
 from grace_client.llama_index.filters import to_server
-from grace_client.results import Found, Hit, Method, StoredDocument
+from grace_client.results import Found, Hit, StoredDocument
 from grace_client.twins import Twins
 
 _METHODS: dict[VectorStoreQueryMode, Method] = {

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from grace_client import results
+from grace_client.explanations import Comparison, Part, Piece
 
 
 class Reason(BaseModel):
@@ -98,7 +99,7 @@ def hit(found: results.Hit, *, reasons: int, max_chars: int) -> FoundDocument:
     )
 
 
-def comparison(made: results.Comparison) -> ExplainAnswer:
+def comparison(made: Comparison) -> ExplainAnswer:
     """A comparison in words."""
     return ExplainAnswer(
         score=round(made.score, 4),
@@ -116,5 +117,5 @@ def comparison(made: results.Comparison) -> ExplainAnswer:
     )
 
 
-def _words(piece: results.Piece | results.Part) -> str:
+def _words(piece: Piece | Part) -> str:
     return piece.text.strip() if piece.source == "input" else f"({piece.source}) {piece.text.strip()}".strip()

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from grace_client import vectors, wire
 from grace_client._async.client import AsyncGraceClient
+from grace_client.answer import Method, Role
 from grace_client.errors import GraceError
 from grace_client.mcp import answers
-from grace_client.results import Method, Role
 
 INSTRUCTIONS = """\
 Semantic search over indexes of a GRACE server. It writes down how it understands a text before it turns it into a
