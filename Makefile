@@ -12,7 +12,7 @@ help:
 	@echo "make test    linter, type checker, every test"
 	@echo "make lint    linter, formatter and type checker alone"
 	@echo "make bench   every benchmark, figures as JSON in bench/results/"
-	@echo "make docs    rewrite the parts of docs/ that are generated"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make generate make the synchronous Python client from the asynchronous one"
 	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours)"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
@@ -37,6 +37,9 @@ bench: .venv/installed
 	@mkdir -p bench/results
 	@set -e; for file in bench/[a-z]*.py; do \
 	  echo "== $$file"; $(BIN)/python $$file --json bench/results/$$(basename $$file .py).json; done
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 generate: .venv/installed
 	$(BIN)/python clients/python/scripts/unasync.py
