@@ -57,12 +57,17 @@ def prompter(model_folder: Path) -> Prompter:
 @pytest.fixture
 def make_trainer(model_folder: Path, prompter: Prompter, tmp_path: Path) -> MakeTrainer:
     def make(
-        *, data: list[Example] | None = None, peft_config: Any = None, model: Any = None, **settings: Any
+        *,
+        data: list[Example] | None = None,
+        held_out: list[Example] | None = None,
+        peft_config: Any = None,
+        model: Any = None,
+        **settings: Any,
     ) -> GraceTrainer:
         args = make_config(tmp_path / "run", **settings)
         rows = training_rows(data or examples(supervised=args.objective == "supervised"), symmetric=args.symmetric)
         return GraceTrainer(
-            model or str(model_folder), args, prompter, Dataset.from_list(rows), peft_config=peft_config
+            model or str(model_folder), args, prompter, Dataset.from_list(rows), held_out, peft_config=peft_config
         )
 
     return make

@@ -15,6 +15,7 @@ from grace.engines.transformers import TransformersEngine
 from grace.prompt import Prompter
 from grace_training import curves, export, heldout
 from grace_training.cli import main
+from grace_training.deviations import ALWAYS, deviations
 from grace_training.errors import BadRecipe, SaveFailed
 from grace_training.export import Provenance
 from grace_training.recipe import load_recipe
@@ -79,6 +80,10 @@ def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Pa
     assert representation.vector().shape == (64,)
     card = (final / "README.md").read_text(encoding="utf-8")
     assert "Sample rationales" in card
+    assert "- `reward.contrast` is infonce, published margin" in card
+    assert "- `num_generations` is 4, published 8" in card
+    assert "- 2 examples in an update, published 64" in card
+    assert provenance["base_fingerprint"] in card
     assert "curves.svg" in card
     assert (final / "curves.svg").exists()
     assert not (final / "training_args.bin").exists()
@@ -91,6 +96,24 @@ def test_a_stopped_run_goes_on(words: list[str], tmp_path: Path) -> None:
     assert Checkpoint.load(tmp_path / "run" / "final").config.provenance["steps"] == 3
     (tmp_path / "run" / "checkpoint-3" / "grace.json").unlink()  # as if it had been cut short
     assert main([*words, "max_steps=3", "--resume", str(tmp_path / "run" / "checkpoint-3")]) == 2
+
+
+def test_a_lora_run_exports_the_model_it_trained(words: list[str], tmp_path: Path, model_folder: Path) -> None:
+    """The checkpoint on the way holds the adapter; the finished one is the base with that adapter merged."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    assert main([*words, "lora_rank=4", "save_steps=2", "learning_rate=1e-2"]) == 0
+    final = tmp_path / "run" / "final"
+    assert not list(final.glob("adapter_*"))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    before = base(ids).logits
+    adapted = PeftModel.from_pretrained(base, tmp_path / "run" / "checkpoint-2")(ids).logits
+    merged = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32)(ids).logits
+    torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
+    assert (merged - before).abs().max() > 1e-3
+    assert embed(final, "Who built the bridge?", "reason").vector().shape == (64,)
 
 
 @pytest.mark.parametrize("method", ["contrastive", "simcse"])
@@ -170,9 +193,10 @@ def test_later_recipes_and_words_win(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "data: a\noutput_dir: o\nlearning_rate: 1e-6\nreward: {temperature: 0.2}\n", encoding="utf-8"
     )
-    recipe = load_recipe([tmp_path / "a.yaml"], ["data=b.txt", "reward.contrast=infonce"])
+    recipe = load_recipe([tmp_path / "a.yaml"], ["data=b.txt", "reward.contrast=infonce", "save_strategy=no"])
     assert recipe.data == "b.txt"
     assert recipe.settings["learning_rate"] == 1e-6
+    assert recipe.settings["save_strategy"] == "no"  # YAML says False
     assert recipe.settings["reward"] == {"temperature": 0.2, "contrast": "infonce"}
     with pytest.raises(BadRecipe, match="data is missing"):
         load_recipe([], ["output_dir=o"])
@@ -183,7 +207,9 @@ def test_every_recipe_is_a_valid_configuration(path: Path, tmp_path: Path) -> No
     from grace_training.config import GraceConfig
 
     recipe = load_recipe([path], [f"output_dir={tmp_path}", "data=any.jsonl"])
-    GraceConfig(**{**recipe.settings, "bf16": False, "use_vllm": False, "eval_strategy": "no"})
+    config = GraceConfig(**{**recipe.settings, "bf16": False, "use_vllm": False, "eval_strategy": "no"})
+    if path.stem.startswith(("qwen", "llama")):
+        assert deviations(config) == list(ALWAYS)  # the published settings, whole
 
 
 def test_a_finished_checkpoint_is_pushed_where_it_was_told(words: list[str], tmp_path: Path, monkeypatch: Any) -> None:
@@ -226,7 +252,7 @@ def test_a_failed_export_leaves_what_was_there(tmp_path: Path, model_folder: Pat
 def test_retrieval_figures_are_those_of_their_definitions() -> None:
     similarity = torch.tensor([[0.9, 0.8, 0.1], [0.5, 0.5, 0.2]])
     relevant = torch.tensor([[False, True, True], [True, False, False]])
-    got = heldout.retrieval(similarity, relevant)
+    got = heldout.means(heldout.retrieval(similarity, relevant))
     second, third = 1 / torch.log2(torch.tensor(3.0)), 1 / torch.log2(torch.tensor(4.0))
     first_row, second_row = (second + third) / (1 + second), second  # a tie counts against
     assert got["ndcg_at_10"] == pytest.approx(float(first_row + second_row) / 2, abs=1e-6)

@@ -59,6 +59,22 @@ def test_csv_parquet_and_plain_text(tmp_path: Path) -> None:
     assert [e.positive for e in read(str(tmp_path / "a.txt"), "unsupervised").examples] == ["one", "two"]
 
 
+def test_a_hub_name_is_read_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load_dataset(name: str, *, split: str) -> list[dict[str, Any]]:
+        assert (name, split) == ("owner/name", "train")
+        return TRIPLES
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = read("owner/name", "supervised")
+    assert len(found.examples) == 4
+    assert found.examples[3].source == "owner/name:3"
+    monkeypatch.undo()
+    with pytest.raises(BadData, match="'owner/none' is no file here, and the hub could not give it"):
+        read("owner/none", "supervised")
+
+
 def test_a_folder_is_all_its_files_and_the_fingerprint_follows_the_rows(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(lines(TRIPLES[:1]), encoding="utf-8")
     (tmp_path / "a.jsonl").write_text(lines(TRIPLES[2:]), encoding="utf-8")

@@ -56,6 +56,7 @@ def test_two_steps_run(make_trainer: MakeTrainer, algorithm: str, preset: str, o
         {"pooling": "last"},
         {"beta": 0.01},
         {"gradient_checkpointing": True},
+        {"bf16": True},
         {"algorithm": "reinforce++", "kl_coefficient": 0.01},
         {"algorithm": "dapo", "reward": {"overlong_buffer": 4}},
         {"steps_per_generation": 4, "gradient_accumulation_steps": 2},
@@ -220,6 +221,32 @@ def test_the_joint_loss_moves_the_policy_where_the_reward_does_not(make_trainer:
     assert moved[1] > 1e-4
 
 
+@pytest.mark.parametrize("settings", [{"gradient_checkpointing": True}, {"bf16": True}], ids=str)
+def test_cheaper_memory_leaves_the_states_as_they_are(make_trainer: MakeTrainer, settings: dict[str, Any]) -> None:
+    """The states in the pass with a gradient: equal with checkpointing, and close in bfloat16."""
+    seen, moved = [], []
+    for more in ({}, settings):
+        trainer = make_trainer(joint_weight=1.0, max_steps=1, **more)
+        joint = trainer._joint_loss
+
+        def listening(pooled: torch.Tensor, at: torch.Tensor, joint: Any = joint) -> torch.Tensor:
+            seen.append(pooled.detach().float())
+            return joint(pooled, at)  # type: ignore[no-any-return]
+
+        trainer._joint_loss = listening  # type: ignore[method-assign]
+        # The same rollouts for both: in bfloat16 others would be drawn.
+        trainer.generation_config.do_sample = False
+        trainer.train()
+        moved.append(weights(trainer))
+    assert len(seen) == 2
+    if "bf16" in settings:
+        assert torch.nn.functional.cosine_similarity(*seen).min() > 0.999
+        assert moved[1].isfinite().all()
+    else:
+        torch.testing.assert_close(seen[0], seen[1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(moved[0], moved[1], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_resuming_gives_the_trajectory_of_not_stopping(make_trainer: MakeTrainer, tmp_path: Path, epochs: int) -> None:
     """With 8 examples and 2 groups a step, an epoch is 4 steps: the second case resumes within the second one."""
@@ -325,16 +352,3 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(UnsupportedModel, match="no chat template"):
         Prompter(Checkpoint.load(folder))
-
-
-def test_nothing_is_reported_unless_asked(make_trainer: MakeTrainer, monkeypatch: Any) -> None:
-    import trl.trainer.base_trainer as base
-
-    sent: list[str] = []
-    monkeypatch.setattr(base, "send_telemetry", lambda **kwargs: sent.append(kwargs["topic"]))
-    monkeypatch.delenv("CI", raising=False)
-    trainer = make_trainer()
-    assert sent == []
-    assert trainer.args.report_to == []
-    make_trainer(telemetry=True)
-    assert len(sent) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from datasets import Dataset
 
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
+from grace.representation import Job
 from grace_training.data import training_rows
 from grace_training.rollouts import Drawn, Written
 from grace_training.trainer import GraceTrainer
 from tests.training.conftest import examples, make_config
 
-EXAMPLES, K, H = 4, 4, 64
+EXAMPLES, K = 4, 4
 
 
 def trainer_of(folder: Path, out: Path, algorithm: str, world: int) -> GraceTrainer:
@@ -30,18 +32,18 @@ def trainer_of(folder: Path, out: Path, algorithm: str, world: int) -> GraceTrai
 
 def paid(trainer: GraceTrainer, *, greedy: bool) -> tuple[Any, Any]:
     rank, B = trainer.accelerator.process_index, EXAMPLES // trainer.accelerator.num_processes
-    generator = torch.Generator().manual_seed(0)
+    draw = random.Random(0)
 
-    def mine(width: int) -> torch.Tensor:
-        whole = torch.randn(EXAMPLES * width, H, generator=generator)
-        return whole[rank * B * width : (rank + 1) * B * width]
+    def written(jobs: list[Job]) -> Written:
+        """Made-up rationales, of all examples in order, of which this process takes its own; pooled by the model."""
+        # Some of them at the limit of ten tokens, cut off.
+        whole = [[draw.randrange(10, 60) for _ in range(3 + n % 8)] for n in range(len(jobs) // B * EXAMPLES)]
+        mine = whole[rank * len(jobs) : (rank + 1) * len(jobs)]
+        return Written(mine, trainer._states_of(jobs, mine, None))
 
-    # Some of them at the limit of ten tokens, cut off.
-    ids = [[5] * (3 + n % 8) for n in range(EXAMPLES * K)][rank * B * K : (rank + 1) * B * K]
-    one = [[5]] * B
-    rollouts, anchors, negatives = Written(ids, mine(K)), Written(one, mine(1)), Written(one, mine(1))
-    trainer._batch = trainer._build(training_rows(examples(EXAMPLES))[rank * B : (rank + 1) * B])
-    trainer._drawn = Drawn(rollouts, anchors, negatives, Written(one, mine(1)) if greedy else None)
+    trainer._batch = batch = trainer._build(training_rows(examples(EXAMPLES))[rank * B : (rank + 1) * B])
+    rollouts, anchors, negatives = map(written, (batch.rollout_jobs, batch.anchor_jobs, batch.negative_jobs))
+    trainer._drawn = Drawn(rollouts, anchors, negatives, written(batch.jobs) if greedy else None)
     rewards = trainer._calculate_rewards(None, None, None, None)
     advantages = trainer._advantages({"completion_mask": torch.ones(B * K, 3)})
     return rewards, trainer.accelerator.gather(advantages)

@@ -1,6 +1,7 @@
 """Checkpoints during a run: whole, and known to be whole, or not there at all.
 
-`grace.json` is written last, so a folder that holds it is complete: it can be served, and a run can resume from it.
+`grace.json` is written last, so a folder that holds it is complete: a run can resume from it, and it can be served
+(save under LoRA, where it holds the adapter alone).
 """
 
 from __future__ import annotations

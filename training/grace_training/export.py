@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from grace.checkpoint import CheckpointConfig, save_config
@@ -32,6 +33,7 @@ class Provenance:
     data: dict[str, str]  # source -> fingerprint
     scores: dict[str, float] = field(default_factory=dict)
     inert: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()  # from the paper
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,21 @@ def export(
     return folder
 
 
+def merge_adapter(base: Path, folder: Path) -> None:
+    """Turn the LoRA adapter in `folder` into the whole model it makes of `base`, in float32.
+
+    From the files, not from the model in memory: that one may lie in parts on several processes.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    for file in folder.glob("adapter_*"):
+        file.unlink()
+    merged.save_pretrained(folder)
+
+
 def _settle(partial: Path, folder: Path) -> None:
     for file in partial.rglob("*"):
         if file.is_file():
@@ -116,7 +133,8 @@ def model_card(
         ),
         "",
         f"Pooling `{config.pooling}`, at most {config.max_input_tokens} tokens of text and "
-        f"{config.max_rationale_tokens} of rationale. {provenance.steps} steps.",
+        f"{config.max_rationale_tokens} of rationale. {provenance.steps} steps from the base model, "
+        f"whose fingerprint is `{provenance.base_fingerprint}`.",
         "",
         *_table("Settings that differ from the defaults", provenance.settings),
         *_table("Data (fingerprints of the rows read)", provenance.data),
@@ -125,6 +143,9 @@ def model_card(
     if provenance.inert:
         lines += ["## Terms without effect", "", "Equal for all rollouts of a group, so the advantage cancels them:"]
         lines += ["", *[f"- {term}" for term in provenance.inert], ""]
+    if provenance.deviations:
+        lines += ["## Where this run departs from the paper", "", *[f"- {line}" for line in provenance.deviations], ""]
+        lines += ["Reasons, and where the paper's released code differs: `docs/paper.md` of the project.", ""]
     if curves:
         lines += ["## Training", "", *[f"![training curves]({name})" for name in curves if name.endswith(".svg")], ""]
     if samples:
@@ -136,8 +157,6 @@ def model_card(
         "## Instructions",
         "",
         *[f"- `{role}`: {text}" for role, text in config.instruction.items()],
-        "",
-        "Where this departs from the paper and from its released code: `docs/paper.md` of the project.",
     ]
     return "\n".join(lines) + "\n"
 

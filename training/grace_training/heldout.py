@@ -5,7 +5,9 @@ Q queries, D documents, H hidden size. Rationales are written greedily.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from grace_training.data import Example, text_key
 from grace_training.rewards import contrastive_margin, infonce, unit
 
 Encode = Callable[[list[str], str], Tensor]  # texts, role -> (N, H)
+RECORD = "heldout.jsonl"
 TEMPERATURE = 0.1  # of the held-out InfoNCE; fixed, so that runs can be compared
 
 
@@ -41,8 +44,11 @@ def collection(examples: list[Example]) -> Collection:
     return Collection(queries, documents, relevant)
 
 
-def measure(examples: list[Example], encode: Encode) -> dict[str, float]:
-    """Retrieval over all documents of the examples, and the two contrastive rewards at the greedy rationale."""
+def measure(examples: list[Example], encode: Encode) -> dict[str, Tensor]:
+    """Retrieval over all documents, one value per query, and the contrastive rewards, one value per example.
+
+    Their means are reported; they themselves are compared, in pairs.
+    """
     task = collection(examples)
     queries, documents = unit(encode(task.queries, "query")), unit(encode(task.documents, "document"))
     at_query = {text: i for i, text in enumerate(task.queries)}
@@ -61,16 +67,21 @@ def measure(examples: list[Example], encode: Encode) -> dict[str, float]:
     log_p = infonce(q, d, d, n, mask, competes, TEMPERATURE)
     return {
         **retrieval(queries @ documents.T, task.relevant.to(device)),
-        "margin": margin.mean().item(),
-        "infonce": log_p.mean().item(),
+        "margin": margin[:, 0],
+        "infonce": log_p[:, 0],
     }
+
+
+def means(measured: dict[str, Tensor]) -> dict[str, float]:
+    """One figure of each."""
+    return {name: values.mean().item() for name, values in measured.items()}
 
 
 def retrieval(
     similarity: Tensor,  # (Q, D)
     relevant: Tensor,  # (Q, D) bool, at least one per row
-) -> dict[str, float]:
-    """Accuracy at 1, MRR at 10 and nDCG at 10 with equal grades; ties count against the system."""
+) -> dict[str, Tensor]:  # (Q,) each
+    """Accuracy at 1, MRR at 10 and nDCG at 10 of each query, with equal grades; ties count against the system."""
     assert similarity.shape == relevant.shape
     # A relevant document stands behind every irrelevant one of the same similarity.
     order = (similarity.double() - 1e-12 * relevant).argsort(dim=1, descending=True, stable=True)[:, :10]
@@ -79,7 +90,14 @@ def retrieval(
     gains = 1 / torch.log2(ranks + 1.0)
     ideal = torch.stack([gains[: int(r)].sum() for r in relevant.sum(dim=1).clamp(max=hits.shape[1])])
     return {
-        "accuracy_at_1": hits[:, 0].mean().item(),
-        "mrr_at_10": (hits / ranks).amax(dim=1).mean().item(),
-        "ndcg_at_10": ((hits * gains).sum(dim=1) / ideal).mean().item(),
+        "accuracy_at_1": hits[:, 0],
+        "mrr_at_10": (hits / ranks).amax(dim=1),
+        "ndcg_at_10": (hits * gains).sum(dim=1) / ideal,
     }
+
+
+def keep(folder: Path, step: int, measured: dict[str, Tensor]) -> None:
+    """Add a line to `heldout.jsonl`: the value of each query or example at a step, in the order of the data."""
+    line = {"step": step, **{name: [round(v, 6) for v in values.tolist()] for name, values in measured.items()}}
+    with (folder / RECORD).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -27,7 +28,13 @@ class Progress(TrainerCallback):
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """The figures of the last logged step."""
+        """The figures of the last logged step; those of the held-out examples on a line of their own."""
+        if state.is_world_process_zero and logs and "eval_ndcg_at_10" in logs:
+            tqdm.write(
+                f"step {state.global_step}: held-out nDCG@10 {logs['eval_ndcg_at_10']:.4f}, "
+                f"InfoNCE {logs['eval_infonce']:.4f}, margin {logs['eval_margin']:.4f}",
+                file=sys.stderr,
+            )
         if self._bar is None or not logs or "reward" not in logs:
             return
         now, tokens = time.monotonic(), float(logs.get("num_tokens", 0))

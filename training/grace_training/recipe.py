@@ -25,7 +25,7 @@ class Recipe:
     eval_data: str | list[str] | None = None  # supervised examples, never trained on
     eval_limit: int = 64
     limit: int | None = None  # train on the first so many examples
-    columns: dict[str, str] = field(default_factory=dict)  # our column -> the data's
+    columns: dict[str, str] = field(default_factory=dict)  # our column -> the data's, in eval_data too
     skip_bad: bool = False
     instruction: str | dict[str, str] | None = None  # None keeps the model's own
     lora_rank: int = 0  # 0 trains all weights
@@ -81,10 +81,12 @@ def _check(recipe: Recipe) -> None:
         raise BadRecipe("output_dir is missing: where checkpoints go")
     if recipe.push_to_hub is not None and "/" not in str(recipe.push_to_hub):
         raise BadRecipe("push_to_hub must be a hub id such as owner/name")
-    # YAML reads 1e-6 as a text: only a point makes it a number.
     for key, value in recipe.settings.items():
+        # YAML reads 1e-6 as a text: only a point makes it a number. And it reads a bare no as False.
         if isinstance(value, str) and _number(value) is not None:
             recipe.settings[key] = _number(value)
+        elif value is False and key.endswith("_strategy"):
+            recipe.settings[key] = "no"
 
 
 def _number(text: str) -> float | None:

@@ -14,8 +14,9 @@ from grace.prompt import Prompter
 from grace_training import checkpoints, curves, heldout
 from grace_training.config import GraceConfig
 from grace_training.data import Data, Example, read, training_rows
+from grace_training.deviations import deviations
 from grace_training.errors import BadRecipe, SaveFailed
-from grace_training.export import Provenance, Sample, export
+from grace_training.export import Provenance, Sample, export, merge_adapter
 from grace_training.policy import open_policy
 from grace_training.presets import inert_terms
 from grace_training.progress import Progress
@@ -56,7 +57,13 @@ class Run:
         )
         self.held_out: Data | None = None
         if recipe.eval_data is not None:
-            self.held_out = read(recipe.eval_data, "supervised", skip_bad=recipe.skip_bad, limit=recipe.eval_limit)
+            self.held_out = read(
+                recipe.eval_data,
+                "supervised",
+                columns=recipe.columns,
+                skip_bad=recipe.skip_bad,
+                limit=recipe.eval_limit,
+            )
         if self.args.eval_strategy != "no" and self.held_out is None:
             raise BadRecipe("eval_strategy is set, but there is no eval_data to measure on")
 
@@ -128,10 +135,10 @@ class Run:
 
         assert self.recipe.method != "grace"
         baseline = Baseline(self.recipe.method, self.prompter, dropout=self.recipe.dropout)
-        before = self._measured(baseline)
+        before = self._measured(baseline, 0)
         temperature = self.args.reward_settings().temperature
         trainer = baseline.train(self.data.examples, self.recipe.settings, temperature=temperature, resume=resume)
-        scores = self._measured(baseline)
+        scores = self._measured(baseline, trainer.state.global_step)
         trainer.state.log_history[:0] = [{"step": 0, **before}] if before else []
         trainer.state.log_history.append({"step": trainer.state.global_step, **scores})
 
@@ -140,11 +147,12 @@ class Run:
 
         return self._export(trainer.state, scores, [], save=save, main=trainer.args.should_save)
 
-    def _measured(self, baseline: Any) -> dict[str, float]:
+    def _measured(self, baseline: Any, step: int) -> dict[str, float]:
         if self.held_out is None:
             return {}
         measured = heldout.measure(self.held_out.examples, baseline.encode)
-        return {f"eval_{name}": value for name, value in measured.items()}
+        heldout.keep(self.folder, step, measured)
+        return {f"eval_{name}": value for name, value in heldout.means(measured).items()}
 
     def _lora(self) -> Any:
         if not self.recipe.lora_rank:
@@ -156,13 +164,12 @@ class Run:
         return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
     def _save(self, trainer: GraceTrainer, folder: Path) -> None:
-        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-        if hasattr(model, "merge_and_unload"):
-            model.merge_and_unload().save_pretrained(folder)
-            self.prompter.tokenizer.save_pretrained(folder)
+        trainer.save_model(str(folder))  # gathers what FSDP or ZeRO hold in parts; of LoRA it saves the adapter
+        if not trainer.args.should_save:
             return
-        trainer.save_model(str(folder))
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle has no place in a checkpoint
+        if self.recipe.lora_rank:
+            merge_adapter(self.prompter.checkpoint.folder, folder)
 
     def _samples(self, trainer: GraceTrainer, count: int = 3) -> list[Sample]:
         texts = [example.positive for example in self._sampled(count)]
@@ -193,10 +200,11 @@ class Run:
             },
             scores=scores,
             inert=tuple(self.inert),
+            deviations=tuple(deviations(self.args, self.args.world_size)) if self.recipe.method == "grace" else (),
         )
-        drawn = curves.write(state.log_history, self.folder) if main else []
-        if main:
+        if main:  # before anything is drawn: what was logged is not to be had again
             (self.folder / "history.json").write_text(json.dumps(state.log_history, indent=1), encoding="utf-8")
+        drawn = curves.write(state.log_history, self.folder) if main else []
         folder = export(
             self.folder / FINAL,
             self.prompter.checkpoint.config,

@@ -108,7 +108,9 @@ class GraceTrainer(PayingTrainer):
             measured = heldout.measure(self.held_out, self.encode)  # type: ignore[arg-type] # str for Role
         finally:
             self.model.train(was_training)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        if self.accelerator.is_main_process:
+            heldout.keep(Path(self.args.output_dir), self.state.global_step, measured)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in heldout.means(measured).items()}
         Trainer.log(self, dict(metrics))  # TRL's would write the log of completions a second time
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
