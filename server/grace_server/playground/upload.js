@@ -139,6 +139,7 @@ async function send(name, documents, bad, mode, out, signal, finished) {
   const bar = el("progress", { max: documents.length * 2, value: 0, "aria-label": "progress" });
   const words = el("p", { class: "fine", role: "status" });
   show(out, bar, words);
+  out.scrollIntoView({ block: "nearest" });
   const jobs = [];
   let sent = 0;
   for (const batch of batches(documents)) {
