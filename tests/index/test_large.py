@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grace_server.index.approximate import use_threads
+from grace_server.index.approximate import Stopped, use_threads
+from grace_server.index.building import build
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.edges import Edges
@@ -191,3 +192,37 @@ def test_concurrent_searches_agree_with_single_ones(opened: Opened) -> None:
     for thread in threads:
         thread.join()
     assert [together[i] for i in range(len(queries))] == alone
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_codes_are_trained_once_there_are_rows_enough(tmp_path: Path, kind: str) -> None:
+    catalog = Catalog(tmp_path, Edges())
+    settings = CollectionSettings(kind=kind, quantization="pq", flat_limit=10, durability="NORMAL", rescore=20)
+    collection = catalog.create("a", settings, dimensions=H, fingerprint=None)
+    vectors = clustered(700, 1)
+    collection.upsert(documents(vectors[:400]))
+    assert collection.maintain() is None
+    assert collection.maintain("build") == "build"
+    assert collection.local is not None
+    assert collection.local.base is None  # still flat: 256 centroids of 400 rows would be no codes
+    collection.upsert(documents(vectors[400:], 400))
+    assert collection.maintain() == "build"
+    assert recall(collection, vectors, clustered(10, 4), list(range(700))) >= 0.9
+    check(collection)
+    catalog.close()
+
+
+@pytest.mark.parametrize("quantization", ["none", "pq"])
+def test_a_build_is_given_up_as_soon_as_it_is_told_to(quantization: str) -> None:
+    vectors = clustered(4_000, 1)
+    looks = 0
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks == 4  # in the midst of training
+
+    settings = CollectionSettings(kind="ivf", quantization=quantization)
+    with pytest.raises(Stopped):
+        build(lambda: [(np.arange(4_000), vectors)], size=4_000, dimensions=H, settings=settings, stop=stop)
+    assert looks == 4
