@@ -1,4 +1,4 @@
-"""`grace-eval local` as a person runs it, on the engine that serves."""
+"""`grace-eval local` as a person runs it, on the reference engine: what the other adds, `test_mteb_model` shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def done(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def common(model: Path, out: Path) -> list[str]:
-    return ["local", "--model", str(model), "--dtype", "float32", "--out", str(out), "--quiet", "--label", "tiny"]
+    engine = ["--engine", "transformers", "--dtype", "float32"]
+    return ["local", "--model", str(model), *engine, "--out", str(out), "--quiet", "--label", "tiny"]
 
 
 def test_every_representation_under_every_budget_is_a_run(done: Path) -> None:
@@ -73,7 +74,7 @@ def test_shards_embed_what_a_run_without_them_then_finds(
 ) -> None:
     from grace import Grace
 
-    arguments = [*common(model_folder, tmp_path), "--engine", "transformers", "--limit", "4", "--no-report"]
+    arguments = [*common(model_folder, tmp_path), "--limit", "4", "--no-report"]
     for shard in ("1/2", "2/2"):
         assert main([*arguments, "--shard", shard]) == 0
     assert not list(tmp_path.rglob("run.json"))
