@@ -100,6 +100,7 @@ class Place(Result):
 
     rank: int
     score: float
+    contribution: float | None = None  # to the fused score
 
 
 class Hit(Result):

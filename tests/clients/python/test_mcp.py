@@ -142,7 +142,7 @@ HOSTILE: list[tuple[str, dict[str, Any], str]] = [
     ("add_documents", {"documents": [{"text": "x", "id": "a\u0000b"}], "index": "papers"}, "documents[0].id"),
     ("add_documents", {"documents": [{"text": "x", "id": "y" * 999}], "index": "papers"}, "id"),
     ("add_documents", {"documents": [{"text": "x"}, {"text": "x"}], "index": "papers"}, "documents"),
-    ("add_documents", {"documents": [{"text": "x"}], "index": "../up", "create_index": True}, "name"),
+    ("add_documents", {"documents": [{"text": "x"}], "index": "../up", "create_index": True}, "nothing at this path"),
     ("add_documents", {"documents": [{"text": "x"}], "index": "missing"}, "missing"),
     ("add_documents", {"documents": [{"text": "x", "vector": [1.0]}], "index": "papers"}, "vector"),
     ("add_documents", {"documents": [{"id": "no text"}], "index": "papers"}, "text"),
