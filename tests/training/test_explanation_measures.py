@@ -131,6 +131,7 @@ def test_a_signal_that_tells_is_confidence_and_one_that_does_not_is_not() -> Non
     telling = calibrate(0.9 + 0.05 * truth, right)
     assert telling.auroc > 0.7
     assert telling.is_confidence
+    assert telling.gain.low > 0
     silent = calibrate(rng.random(400), right)
     assert silent.auroc_interval.low < 0.5 < silent.auroc_interval.high
     assert not silent.is_confidence

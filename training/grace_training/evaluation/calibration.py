@@ -2,8 +2,8 @@
 
 n rationales are sampled for a query; `consistency` is the mean pairwise cosine of their vectors, as the API gives it. A
 signal deserves the name confidence if it ranks right results above wrong ones (AUROC above one half) and if, fitted on
-other queries, it says how often they are right (a small calibration error, and a Brier score below that of always
-saying the base rate). Two signals that cost no second rationale are held beside it.
+other queries, it says how often they are right (a small calibration error, and a Brier score that is below that of
+always saying the base rate by more than chance). Two signals that cost no second rationale are held beside it.
 
 Q queries, N documents, H hidden size.
 """
@@ -59,12 +59,13 @@ class Calibration:
     error: float  # expected calibration error of out-of-fold predictions
     brier: float
     base_brier: float  # of always saying the base rate of the other folds
+    gain: Interval  # of the base rate's Brier score less its own
     bins: tuple[Bin, ...]
 
     @property
     def is_confidence(self) -> bool:
         """Whether it discriminates, and its predictions hold."""
-        return self.auroc_interval.low > 0.5 and self.error <= LARGEST_ERROR and self.brier < self.base_brier
+        return self.auroc_interval.low > 0.5 and self.error <= LARGEST_ERROR and self.gain.low > 0
 
 
 def observe(judged: Judged, sample: Sample, *, rationales: int, temperature: float) -> Observed:
@@ -109,6 +110,7 @@ def calibrate(signal: Doubles, right: NDArray[np.bool_], *, seed: int = 0) -> Ca
         calibration_error(bins),
         float(np.mean(np.square(predicted - right))),
         float(np.mean(np.square(base - right))),
+        mean_interval(np.square(base - right) - np.square(predicted - right)),
         bins,
     )
 

@@ -196,12 +196,17 @@ def calibration_of(label: str, judged: Judged, observed: Observed, options: argp
             }
             for each in own.bins
         ],
+        "items": {
+            "right": observed.right.tolist(),
+            **{name: signal.tolist() for name, signal in observed.signals.items()},
+        },
         "notes": [
             f"Consistency {values.mean():.4f} on average, from {values.min():.4f} to {values.max():.4f}; "
             f"{observed.right.mean():.3f} of the first hits are relevant. Temperature {options.temperature}.",
             *(
                 f"{name}: AUROC {each.auroc:.3f} [{each.auroc_interval.low:.3f}, {each.auroc_interval.high:.3f}], "
-                f"calibration error {each.error:.3f}, Brier score {each.brier:.4f} (base rate: {each.base_brier:.4f})"
+                f"calibration error {each.error:.3f}, Brier score {each.brier:.4f}, better than the base rate by "
+                f"{each.base_brier - each.brier:.4f} [{each.gain.low:.4f}, {each.gain.high:.4f}]"
                 + (": may be called confidence" if each.is_confidence else ": may not be called confidence")
                 for name, each in found.items()
             ),
@@ -215,5 +220,9 @@ def _write(folder: Path, name: str, data: Mapping[str, Any]) -> None:
     path = folder / FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in data.items() if key != "curves"}, indent=1, ensure_ascii=False))
+    print(
+        json.dumps(
+            {key: value for key, value in data.items() if key not in ("curves", "items")}, indent=1, ensure_ascii=False
+        )
+    )
     print(path, file=sys.stderr)
