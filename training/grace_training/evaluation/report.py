@@ -106,4 +106,4 @@ def _runs(found: Sequence[Entry]) -> Section:
         "Label", "Backbone", "Benchmark", "Preset", "Algorithm", "λ₁", "λ₂", "Read out", "Budget", "Step", "Seed",
         "Tasks", "Texts/s", "Fingerprint", "Settings", "Machine", "Started",
     )  # fmt: skip
-    return Section("runs", "Runs", (), (Table("runs", "What was run", "Row", columns, tuple(lines)),))
+    return Section("runs", "Runs", (), (Table("runs", "What was run", "Row", columns, tuple(lines), one_line=True),))

@@ -55,10 +55,11 @@ def _table(table: Table) -> str:
         for column, is_words in zip(table.columns, words, strict=True)
     )
     body = "".join(_line(line, words) for line in table.lines)
+    dense = ' class="dense"' if table.one_line else ""
     # Focus by keyboard, so that a wide table can be scrolled without a mouse.
     return (
         f'<h3 id="{_id(table.name)}-title">{_e(table.title)}</h3>'
-        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{_id(table.name)}-title"><table>'
+        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{_id(table.name)}-title"><table{dense}>'
         f'<thead><tr><th scope="col">{_e(table.corner)}</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
         f"{_notes(table.notes)}"
     )

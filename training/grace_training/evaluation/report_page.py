@@ -50,6 +50,7 @@ class Table:
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    one_line: bool = False  # cells of words are not wrapped: for many columns of short words
 
     def is_words(self, column: int) -> bool:
         """Whether a column holds words, not figures."""

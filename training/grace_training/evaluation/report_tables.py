@@ -155,16 +155,16 @@ def trouble(found: Sequence[Entry]) -> Section | None:
         for run in (seeded.run for seeded in entry.runs):
             for record in run.tasks:
                 if record.status == "failed":
-                    failed.setdefault((record.task, *where, record.reason or "no reason given"), []).append(run.seed)
+                    failed.setdefault((record.task, record.reason or "no reason given", *where), []).append(run.seed)
                 for leak in record.leaks:
                     share = "named by the card" if leak.texts is None else f"{leak.texts} of {leak.of}"
                     leaked.setdefault((record.task, *where, leak.source, share), []).append(run.seed)
             for task in run.expected:
                 if run.record(task) is None:
-                    failed.setdefault((task, *where, "was asked for, and not run"), []).append(run.seed)
+                    failed.setdefault((task, "was asked for, and not run", *where), []).append(run.seed)
     blocks: list[Block] = []
     if failed:
-        heads = ("Run", "Backbone", "Reason", "Seeds")
+        heads = ("Reason", "Run", "Backbone", "Seeds")
         blocks.append(Table("failed", "Failed or missing tasks", "Task", heads, _told(failed)))
     if leaked:
         columns = ("Run", "Backbone", "Training data", "Texts seen", "Seeds")
