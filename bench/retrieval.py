@@ -1,6 +1,7 @@
 """Lexical, dense and hybrid search on Cranfield, CISI and LISA: nDCG@10, and what the fusion's settings are worth.
 
     python bench/retrieval.py --data ../shared/data --json bench/results/retrieval.json
+    python bench/retrieval.py --data ../shared/data --lexical --json bench/results/lexical.json    (no model: a minute)
 
 Dense vectors are the model's, in direct mode unless `--mode reason`. Fusion is chosen on one half of the queries and
 judged on the other, both ways round, so that no query judges what it helped to choose.
@@ -98,16 +99,37 @@ def ask(
     return asked
 
 
-def measure(folder: Path, model: Grace, mode: Any, data_dir: Path) -> list[Asked]:
+def read(folder: Path) -> tuple[dict[str, dict[str, float]], dict[str, str], list[dict[str, Any]]]:
+    """Judgements, texts by document, judged queries."""
     gains = judgements(folder / "qrels.tsv.gz")
     corpus = lines(folder / "corpus.jsonl.gz")
-    queries = [query for query in lines(folder / "queries.jsonl.gz") if query["id"] in gains]
-    texts = ["\n\n".join(part for part in (d.get("title"), d["text"]) if part) for d in corpus]
-    found = model.encode([text or "." for text in texts], role="document", mode=mode)
+    texts = {d["id"]: "\n\n".join(part for part in (d.get("title"), d["text"]) if part) for d in corpus}
+    return gains, texts, [query for query in lines(folder / "queries.jsonl.gz") if query["id"] in gains]
+
+
+def lexical(folder: Path, data_dir: Path) -> float:
+    """nDCG@10 of lexical search, without a model: documents that wait for a vector are found by their words."""
+    gains, texts, queries = read(folder)
+    catalog = Catalog(data_dir, Edges())
+    collection = catalog.create(folder.name, CollectionSettings(), dimensions=1, fingerprint=None)
+    collection.upsert([{"id": i, "text": text} for i, text in texts.items()])
+    scores = []
+    for query in queries:
+        found = collection.lexical(query["text"], 10)
+        documents = collection.documents(found.labels)
+        ids = [documents[label].id for label in found.labels.tolist()]
+        scores.append(ndcg([gains[query["id"]].get(i, 0.0) for i in ids], gains[query["id"]]))
+    catalog.close()
+    return mean(scores)
+
+
+def measure(folder: Path, model: Grace, mode: Any, data_dir: Path) -> list[Asked]:
+    gains, texts, queries = read(folder)
+    found = model.encode([text or "." for text in texts.values()], role="document", mode=mode)
     asked = model.encode([query["text"] for query in queries], role="query", mode=mode)
     catalog = Catalog(data_dir, Edges())
     collection = catalog.create(folder.name, CollectionSettings(), dimensions=found.shape[1], fingerprint=None)
-    collection.upsert([{"id": d["id"], "text": t, "vector": v} for d, t, v in zip(corpus, texts, found, strict=True)])
+    collection.upsert([{"id": i, "text": t, "vector": v} for (i, t), v in zip(texts.items(), found, strict=True)])
     answers = ask(collection, queries, asked, gains)
     catalog.close()
     return answers
@@ -128,9 +150,14 @@ def main() -> None:
     parser.add_argument("--model", default=BUNDLED_NAME)
     parser.add_argument("--engine", choices=("vllm", "transformers"), default="transformers")
     parser.add_argument("--mode", choices=("direct", "reason"), default="direct")
+    parser.add_argument("--lexical", action="store_true", help="lexical search alone")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     use_threads(1)
+    if arguments.lexical:
+        with tempfile.TemporaryDirectory() as folder:
+            report({f"{n}_lexical": lexical(arguments.data / n, Path(folder)) for n in SETS}, arguments.json)
+        return
     figures: dict[str, Any] = {"model": arguments.model, "mode": arguments.mode}
     model = Grace.load(arguments.model, engine=arguments.engine)
     figures["fingerprint"] = model.checkpoint.fingerprint
