@@ -107,7 +107,9 @@ class Root:
                 lines += [f"mkdir -p {inside}", f"mount --bind {source} {inside}"]
             else:
                 lines += [f"mkdir -p {inside.parent}", f"touch {inside}", f"mount --bind {source} {inside}"]
-        return [*lines, f"mount --bind /proc {self._inside('/proc')}", f"mount --rbind /dev {self._inside('/dev')}"]
+        # As a container has them; vLLM reads the processor's cores from /sys.
+        lines += [f"mount --rbind /{name} {self._inside(f'/{name}')}" for name in ("proc", "sys", "dev")]
+        return lines
 
     def _chroot(self, command: list[str], environment: dict[str, str], *, user: str = "0:0") -> str:
         variables = [f"{name}={value}" for name, value in environment.items()]
