@@ -52,7 +52,7 @@ async def test_documents_are_written_found_explained_and_deleted(client: Both) -
     hit = next(hit for hit in found.hits if hit.id == "1")
     assert hit.metadata == RIVER.metadata
     assert hit.rationale.text
-    assert sum(pair.contribution for pair in hit.explanation.pairs) == pytest.approx(hit.score, abs=1e-5)
+    assert sum(map(sum, hit.explanation.table)) == pytest.approx(hit.score, abs=1e-5)
     assert found.exact
 
     assert (await client("documents.get", "papers", "2")).text == BRIDGE.text
