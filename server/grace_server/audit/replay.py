@@ -98,7 +98,8 @@ async def _finding(
             return Finding(number, "rewritten", True, distance, told)
     except (GraceError, KeyError, TypeError, ValueError) as error:
         return Finding(number, "unreadable", True, None, f"cannot be replayed: {error}")
-    return Finding(number, verdict, True, distance)  # type: ignore[arg-type]
+    made_by = f"made by engine {record['engine']} with dtype {record['dtype']}: replay with the same, or see --tolerance"
+    return Finding(number, verdict, True, distance, made_by if verdict == "different" else "")  # type: ignore[arg-type]
 
 
 async def _vector(record: Mapping[str, Any], text: str, model: Model) -> Floats:
