@@ -98,7 +98,9 @@ async def _finding(
             return Finding(number, "rewritten", True, distance, told)
     except (GraceError, KeyError, TypeError, ValueError) as error:
         return Finding(number, "unreadable", True, None, f"cannot be replayed: {error}")
-    made_by = f"made by engine {record['engine']} with dtype {record['dtype']}: replay with the same, or see --tolerance"
+    made_by = (
+        f"made by engine {record['engine']} with dtype {record['dtype']}: replay with the same, or see --tolerance"
+    )
     return Finding(number, verdict, True, distance, made_by if verdict == "different" else "")  # type: ignore[arg-type]
 
 
