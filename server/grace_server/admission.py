@@ -30,6 +30,7 @@ class Limits:
     queued_tokens: int
     queue_timeout_s: float
     generate_timeout_s: float
+    background_requests: int | None = None  # of those running; None: half of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +203,10 @@ class Admission:
         room = self._running < limits.running_requests and self._running_tokens + tokens <= limits.running_tokens
         if not background or not self._background:
             return room
+        most = limits.background_requests or _BACKGROUND_SHARE * limits.running_requests
         return (
             room
-            and self._background + 1 <= _BACKGROUND_SHARE * limits.running_requests
+            and self._background + 1 <= most
             and self._background_tokens + tokens <= _BACKGROUND_SHARE * limits.running_tokens
         )
 

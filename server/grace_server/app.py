@@ -175,6 +175,8 @@ def _limits(settings: Settings) -> Limits:
         queued_tokens=settings.max_queued_tokens,
         queue_timeout_s=settings.queue_timeout_s,
         generate_timeout_s=settings.generate_timeout_s,
+        # Inside the engine nobody overtakes: it never holds more than half a step, or one text, of background work.
+        background_requests=max(1, settings.max_num_seqs // 2) if settings.engine == "vllm" else 1,
     )
 
 
