@@ -21,7 +21,7 @@ def test_two_processes_give_the_rewards_of_one(tmp_path: Path, model_folder: Pat
         if world > 1:
             launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
             command = [sys.executable, *launch, *command[1:]]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (torch.load(tmp_path / f"{world}.pt") for world in (1, 2))
     for algorithm, (rewards, advantages) in one.items():

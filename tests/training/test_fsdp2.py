@@ -51,7 +51,7 @@ def test_fsdp2_trains_pools_and_saves_a_whole_checkpoint(tmp_path: Path, model_f
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
