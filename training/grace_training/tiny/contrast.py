@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import Qwen2ForCausalLM
 
 from grace_training.tiny import crew, model, muon, neighbours, pairs, rationales
 from grace_training.tiny.finetune import Part, Row, Rows, info_nce, pad, pool
@@ -48,7 +49,7 @@ def encode(example: Example, writer: Writer, rng: np.random.Generator) -> Row:
 class Stage:
     """The gradient of one batch of pairs; its parts go to the crew."""
 
-    def __init__(self, network: torch.nn.Module, padding: int, workers: crew.Crew) -> None:
+    def __init__(self, network: Qwen2ForCausalLM, padding: int, workers: crew.Crew) -> None:
         self._network = network
         self._padding = padding
         self._workers = workers
