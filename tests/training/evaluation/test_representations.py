@@ -99,7 +99,8 @@ def test_a_damaged_row_is_an_error_and_never_a_vector(tmp_path: Path) -> None:
 
 
 def test_a_shelf_of_another_form_is_refused(tmp_path: Path) -> None:
-    shelf(tmp_path).close()
+    with shelf(tmp_path) as writer:
+        put(writer, [1])
     with pytest.raises(DamagedShelf, match="another"):
         Shelf(tmp_path, poolings=("mean",), hidden=HIDDEN)
 

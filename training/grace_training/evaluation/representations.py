@@ -64,7 +64,7 @@ class Shelf:
                 ("ids_from", "<u8"),
             ]
         )
-        self._describe()
+        self._check()
         self._files: list[Path] = []  # stems of the writers' files
         self._keys = np.zeros(0, _KEY)  # sorted
         self._places = np.zeros((0, 2), np.int64)  # (file, row) of each
@@ -185,16 +185,20 @@ class Shelf:
                 raise DamagedShelf(f"{self._files[int(place[0])]}.rows: row {place[1]} is damaged; delete these files")
         return rows
 
+    @property
+    def _description(self) -> dict[str, Any]:
+        return {"format": FORMAT, "poolings": list(self.poolings), "hidden": self.hidden}
+
+    def _check(self) -> None:
+        path = self.folder / "shelf.json"
+        if path.exists() and json.loads(path.read_text(encoding="utf-8")) != self._description:
+            raise DamagedShelf(f"{path} describes another shelf than {self._description}")
+
     def _describe(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "shelf.json"
-        mine = {"format": FORMAT, "poolings": list(self.poolings), "hidden": self.hidden}
-        if not path.exists():
-            partial = path.with_name(f".{uuid.uuid4().hex}.partial")
-            partial.write_text(json.dumps(mine) + "\n", encoding="utf-8")
-            partial.replace(path)
-        if json.loads(path.read_text(encoding="utf-8")) != mine:
-            raise DamagedShelf(f"{path} describes another shelf than {mine}")
+        partial = self.folder / f".{uuid.uuid4().hex}.partial"
+        partial.write_text(json.dumps(self._description) + "\n", encoding="utf-8")
+        partial.replace(self.folder / "shelf.json")
 
     def _read_keys(self) -> None:
         keys, places = [], []
@@ -221,6 +225,7 @@ class Shelf:
         self._keys, self._places = self._keys[order], self._places[order]
 
     def _open(self) -> tuple[BinaryIO, BinaryIO, BinaryIO]:
+        self._describe()  # not before: who only looks leaves nothing behind
         stem = self.folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         ids, rows, keys = (
             self._stack.enter_context(stem.with_suffix(suffix).open("xb")) for suffix in (".ids", ".rows", ".keys")
