@@ -19,7 +19,7 @@ from grace_training.evaluation.report_entries import entries
 from grace_training.evaluation.report_html import html
 from grace_training.evaluation.report_markdown import long_csv, markdown
 from grace_training.evaluation.report_page import Case, Cell, Line, Page, Plot, Section, Table
-from grace_training.evaluation.results import CATEGORIES, OWN, BadResults, Run, read_run, runs, write_run
+from grace_training.evaluation.results import CATEGORIES, OWN, BadResults, Run, Sample, read_run, runs, write_run
 from tests.training.evaluation.report_results import HOSTILE, TASKS, analyses, embedding_run, write_everything
 
 RESAMPLES = 200
@@ -218,6 +218,13 @@ def test_case_studies_show_one_text_over_training_a_document_and_a_query(page: P
     cases = [b for s in page.sections if s.name == "cases" for b in s.blocks if isinstance(b, Case)]
     assert [case.title for case in cases] == ["One text over training", "A query"]
     assert any("step 200" in passage.label for passage in cases[0].passages)
+
+
+def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:
+    embedding_run(tmp_path, "reasoning", samples=(Sample("document", "x" * 5000, "a rationale", 3),))
+    (case,) = next(s for s in build([tmp_path], resamples=0).sections if s.name == "cases").blocks
+    assert isinstance(case, Case)
+    assert (case.passages[0].label, len(case.passages[0].text)) == ("text, the first 1200 of 5000 characters", 1200)
 
 
 def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:

@@ -11,6 +11,7 @@ from grace_training.evaluation.report_rows import names
 from grace_training.evaluation.results import Sample
 
 MOST = 3  # texts of each kind
+LONGEST = 1200  # characters of a text; rationales are shown whole
 
 
 def section(found: Sequence[Entry]) -> Section | None:
@@ -43,13 +44,19 @@ def _over_training(text: str, written: list[tuple[Entry, Sample]]) -> Case:
     ordered = sorted(written, key=lambda pair: pair[0].key.step or 0)
     labels = names([entry for entry, _ in ordered], also=("step",))
     passages = [_passage(label, sample) for label, (_, sample) in zip(labels, ordered, strict=True)]
-    return Case("One text over training", (Passage("text", text), *_unlike(passages)))
+    return Case("One text over training", (_shown(text), *_unlike(passages)))
 
 
 def _plain(role: str, text: str, written: list[tuple[Entry, Sample]]) -> Case:
     labels = names([entry for entry, _ in written])
     passages = [_passage(label, sample) for label, (_, sample) in zip(labels, written, strict=True)]
-    return Case("A document" if role == "document" else "A query", (Passage("text", text), *_unlike(passages)))
+    return Case("A document" if role == "document" else "A query", (_shown(text), *_unlike(passages)))
+
+
+def _shown(text: str) -> Passage:
+    if len(text) <= LONGEST:
+        return Passage("text", text)
+    return Passage(f"text, the first {LONGEST} of {len(text)} characters", text[:LONGEST])
 
 
 def _passage(label: str, sample: Sample) -> Passage:
