@@ -63,9 +63,7 @@ class Leak:
     """Texts of a task that a checkpoint was trained on, white space and case not counted."""
 
     source: str  # the training file, or its name in the checkpoint's card
-    texts: (
-        int | None
-    )  # how many of the task's texts occur there; None: the card names the data, no more
+    texts: int | None  # how many of the task's texts occur there; None: the card names the data, no more
     of: int  # texts of the task
 
 

@@ -16,8 +16,8 @@ tags: [sentence-similarity, text-generation]
 
 A language model of 6.8 million parameters that writes a short rationale for an English text and whose mean-pooled last
 hidden states, over the text and that rationale, are its embedding (256 numbers, cosine). It was trained from scratch on
-open text, on two processor cores, in about an hour. It is bundled so that everything works at once, offline and on any
-machine: it shows the method, and it is no rival to models a thousand times its size.
+open text, on two processor cores that others used too, in about two hours. It is bundled so that everything works at
+once, offline and on any machine: it shows the method, and it is no rival to models a thousand times its size.
 
     <think>topic, key term, key term</think>what the text says, in a short sentence<|im_end|>
 
@@ -42,9 +42,9 @@ _TAIL = """
 ## Training
 
 Qwen2 architecture: 6 layers, 256 wide, 4 heads of 64 with 2 key-value heads, tied embeddings, 1024 positions.
-Byte-level BPE of 8192 entries. First plain language modelling (5.3 million tokens), then rationales and vectors
-together: cross-entropy of the rationale, and InfoNCE over pairs of texts that belong together, for the text alone and
-for text and rationale.
+Byte-level BPE of 8192 entries. First plain language modelling ({tokens:.1f} million tokens), then vectors (InfoNCE over
+pairs of texts that belong together, in large batches out of neighbourhoods of the corpus), then rationales and vectors
+together: cross-entropy of the rationale, and InfoNCE for the text alone and for text and rationale.
 Rationale targets were built from the data without any model: title and tf-idf terms, then the first sentence, a human
 summary or the intent. Muon for the matrices, Adam for the rest. Every step is a command of `grace_training.tiny`.
 
@@ -73,7 +73,10 @@ def text(provenance: dict[str, Any]) -> str:
         f"| {entry.path} | {entry.licence} | {'both' if entry.pretrain else 'rationales and vectors'} |"
         for entry in corpus.SOURCES
     ]
-    steps = ", ".join(f"{name} {count}" for name, count in reversed(provenance["steps"].items()))
+    steps = ", ".join(
+        f"{name} {count} ({provenance['minutes'][name]} minutes)"
+        for name, count in reversed(provenance["steps"].items())
+    )
     return "\n".join(
         [
             _HEAD + "## Measured",
@@ -91,6 +94,6 @@ def text(provenance: dict[str, Any]) -> str:
             "| file | licence of its texts | stage |",
             "| --- | --- | --- |",
             *sources,
-            _TAIL,
+            _TAIL.format(tokens=provenance["pretraining_tokens"] / 1e6),
         ]
     )

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 FOLDER = Path("core/grace/models/grace-tiny")
 MAX_INPUT = 896  # tokens: with template and rationale it stays inside the context of 1024
 MAX_WEIGHTS = 16_000_000  # bytes; the folder travels inside the package
-STAGES = ("finetune", "pretrain")  # newest first
+STAGES = ("finetune", "contrast", "pretrain")  # newest first
 
 
 def newest_state(work: Path) -> tuple[str, dict[str, Any]]:
@@ -82,10 +82,13 @@ def main() -> None:
     stage, state = newest_state(options.work)
     scores_file = options.work / "scores.json"
     scores = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.exists() else {}
+    saved = {name: found for name in STAGES if (found := model.load_state(options.work / f"{name}.pt"))}
     provenance = {
         "base_model": None,
         "recipe": "grace_training.tiny",
-        "steps": {name: saved["step"] for name in STAGES if (saved := model.load_state(options.work / f"{name}.pt"))},
+        "steps": {name: found["step"] for name, found in saved.items()},
+        "minutes": {name: round(found["spent_s"] / 60) for name, found in saved.items()},
+        "pretraining_tokens": saved["pretrain"]["tokens"],
         "data": corpus.file_hashes(options.data),
     }
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
