@@ -43,7 +43,10 @@ def add_model_arguments(p: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, help="where representations are kept (OUT/representations)")
     add("--overwrite", action="store_true", help="score again what is there; representations are kept")
     add("--label", help="what tables call the model")
-    add("--row", choices=ROWS, help="its row in the tables; read from its card unless said")
+    add("--row", choices=ROWS, help="its row in the tables; this and the next three are read from its card unless said")
+    add("--backbone", help="the model it was trained from")
+    add("--seed", type=int, help="of the training")
+    add("--step", type=int, help="of the training")
     add(
         "--training-data",
         type=Path,
@@ -157,7 +160,8 @@ def _variants(options: argparse.Namespace, stack: ExitStack) -> list[Variant]:
                 row=options.row,
                 settings={"engine": options.engine, "dtype": options.dtype, "temperature": options.temperature},
             )
-            variants.append(Variant(run, GraceEncoder(embedder, name, meta), embedder))
+            said = {key: said for key in ("backbone", "seed", "step") if (said := getattr(options, key)) is not None}
+            variants.append(Variant(replace(run, **said), GraceEncoder(embedder, name, meta), embedder))
     return variants
 
 
