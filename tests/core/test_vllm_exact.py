@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 import torch
+from prometheus_client import REGISTRY
 from transformers import AutoModelForCausalLM
 
 from grace.checkpoint import Checkpoint
@@ -46,7 +47,8 @@ class Case:
 
 
 def options(**changed: Any) -> VllmOptions:
-    return VllmOptions(**{"dtype": "float32", "max_num_seqs": 64, "kv_cache_gib": 0.2, **changed})
+    chosen = {"dtype": "float32", "max_num_seqs": 64, "kv_cache_gib": 0.2, "metrics": True, "model_label": "tested"}
+    return VllmOptions(**{**chosen, **changed})
 
 
 SMALL_CACHE = 10  # blocks of 128 tokens: a batch outgrows them while it writes
@@ -119,6 +121,13 @@ async def bench(request: pytest.FixtureRequest, model_folder: ModelFolder) -> As
     await bench.engine.start()
     yield bench
     await bench.engine.close()
+
+
+async def test_vllm_counts_the_tokens_it_writes_under_its_own_names(bench: Bench) -> None:
+    labels = {"model_name": "tested", "engine": "0"}
+    before = REGISTRY.get_sample_value("vllm:generation_tokens_total", labels) or 0.0
+    [answer] = await bench.all([bench.prompter.job("A text.", max_rationale_tokens=5)])
+    assert REGISTRY.get_sample_value("vllm:generation_tokens_total", labels) == before + answer.completion_tokens
 
 
 async def test_64_texts_of_mixed_length_at_once(bench: Bench) -> None:
