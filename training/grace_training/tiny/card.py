@@ -65,10 +65,14 @@ The weights are passed on under CC BY-SA 4.0, since most of the text is; the cod
 """
 
 
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
 def text(provenance: dict[str, Any]) -> str:
     """The card as Markdown with a Hugging Face header."""
     scores: dict[str, float] = provenance["scores"]
-    figures = [f"| {_NAMES.get(name, name)} | {value:.3g} |" for name, value in scores.items()]
+    figures = [f"| {_NAMES.get(name, name)} | {_figure(value)} |" for name, value in scores.items()]
     sources = [
         f"| {entry.path} | {entry.licence} | {'both' if entry.pretrain else 'rationales and vectors'} |"
         for entry in corpus.SOURCES
