@@ -67,8 +67,9 @@ def scraped(live_service: str) -> dict[str, set[str]]:
 
 def traffic(url: str) -> None:
     """Requests of every kind: good and bad, embedding and search, twice the same for the cache."""
+    new = f"A text of {time.time_ns()}."  # what the cache knows is not generated
     with httpx.Client(base_url=url, timeout=60) as client:
-        for text in ("one", "one", "two"):
+        for text in (new, new, f"{new} Longer."):
             assert client.post("/embed", json={"input": text, "max_rationale_tokens": 4}).is_success
         assert client.post("/embed", json={"input": 3}).status_code == 422
         settings = {"kind": "hnsw", "flat_limit": 0, "document_mode": "direct", "query_mode": "direct"}
@@ -76,7 +77,9 @@ def traffic(url: str) -> None:
         documents = [{"id": str(i), "text": f"text {i}"} for i in range(20)]
         assert client.post("/indexes/notes/documents", json={"documents": documents, "wait": True}).is_success
         for method in ("dense", "lexical", "hybrid"):
-            assert client.post("/search", json={"index": "notes", "query": "text", "method": method}).is_success
+            assert client.post(
+                "/search", json={"index": "notes", "query": f"{new} {method}", "method": method}
+            ).is_success
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES, ids=[f"{i} {title}" for i, (title, _) in enumerate(QUERIES)])
