@@ -1600,7 +1600,7 @@ export interface components {
             /**
              * Recall
              * @description share of the true neighbours to measure those two at
-             * @default 0.99
+             * @default 0.995
              */
             recall?: number;
             /**
