@@ -42,6 +42,7 @@ def test_fsdp2_trains_pools_and_saves_a_whole_checkpoint(tmp_path: Path, model_f
         "save_steps": 2,
         "learning_rate": "1e-3",
         "gradient_checkpointing": True,
+        "use_cpu": True,
     }
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     launch += ["--config_file", str(ROOT / "deploy" / "accelerate" / "fsdp2.yaml")]
