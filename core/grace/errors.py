@@ -10,6 +10,9 @@ GraceError
     └── StateMismatch        states were lost or counted twice; no vector is better than a wrong one
 """
 
+from functools import partial
+from typing import Any
+
 
 class GraceError(Exception):
     """Root of every error this package raises on purpose."""
@@ -30,6 +33,10 @@ class InvalidInput(GraceError, ValueError):
         super().__init__(message)
         self.param = param
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Of another process it comes pickled, and pickle by itself knows nothing of `param`.
+        return partial(InvalidInput, param=self.param), self.args
+
 
 class InputTooLong(InvalidInput):
     """The text is over the token limit and truncation is off."""
@@ -37,6 +44,9 @@ class InputTooLong(InvalidInput):
     def __init__(self, length: int, limit: int, *, param: str = "input") -> None:
         super().__init__(f"{param} is {length} tokens long, the limit is {limit} tokens", param=param)
         self.length, self.limit = length, limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(InputTooLong, param=self.param), (self.length, self.limit)
 
 
 class EngineError(GraceError):

@@ -22,7 +22,7 @@ _BACKGROUND_SHARE = 0.5  # of the places and their tokens that background work m
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What fits into the engine, what may wait for it, and for how long."""
+    """What fits into one engine, what may wait, and for how long."""
 
     running_requests: int
     running_tokens: int
@@ -49,9 +49,16 @@ class Admission:
     """
 
     def __init__(
-        self, following: Stop, limits: Limits, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+        self,
+        following: Stop,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        engines: Callable[[], int] = lambda: 1,  # how many answer now; looked at whenever a place is asked for
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._following, self._limits, self._metrics, self._clock = following, limits, metrics, clock
+        self._following, self._limits, self._metrics = following, limits, metrics
+        self._engines, self._clock = engines, clock
         self._running = self._running_tokens = self._queued_tokens = 0
         self._background = self._background_tokens = 0  # of those running
         self._waiting: dict[asyncio.Future[None], int] = {}  # in order of arrival: the ticket and its tokens
@@ -87,10 +94,10 @@ class Admission:
             TooLarge: they could not be taken even if nobody else were here.
             Overloaded: they cannot be taken now.
         """
-        limits, tokens = self._limits, [job.tokens_needed for job in jobs]
+        limits, tokens, engines = self._limits, [job.tokens_needed for job in jobs], self._engines()
         self._refuse_what_never_fits(max(tokens))
-        requests = limits.running_requests + limits.queued_requests
-        total = limits.running_tokens + limits.queued_tokens
+        requests = engines * limits.running_requests + limits.queued_requests
+        total = engines * limits.running_tokens + limits.queued_tokens
         if len(jobs) > requests or sum(tokens) > total:
             raise TooLarge(
                 f"{len(jobs)} texts with {sum(tokens)} tokens (rationales included) in one request; all that the "
@@ -199,15 +206,16 @@ class Admission:
         self._queued_tokens -= queue.pop(ticket)
 
     def _has_room(self, tokens: int, background: bool) -> bool:
-        limits = self._limits
-        room = self._running < limits.running_requests and self._running_tokens + tokens <= limits.running_tokens
+        limits, engines = self._limits, self._engines()
+        most_tokens = engines * limits.running_tokens
+        room = self._running < engines * limits.running_requests and self._running_tokens + tokens <= most_tokens
         if not background or not self._background:
             return room
-        most = limits.background_requests or _BACKGROUND_SHARE * limits.running_requests
+        most = engines * (limits.background_requests or _BACKGROUND_SHARE * limits.running_requests)
         return (
             room
             and self._background + 1 <= most
-            and self._background_tokens + tokens <= _BACKGROUND_SHARE * limits.running_tokens
+            and self._background_tokens + tokens <= _BACKGROUND_SHARE * most_tokens
         )
 
     def _take(self, tokens: int, background: bool) -> None:

@@ -22,7 +22,7 @@ from grace_server import logs
 from grace_server.admission import Admission, Limits
 from grace_server.audit.signing import Signer
 from grace_server.cache import Cache
-from grace_server.engine import make_engine
+from grace_server.engine import MakeEngine, count_of, make_engine
 from grace_server.errors import ApiError, problems, respond, translate
 from grace_server.house import House, served_name
 from grace_server.index import routes as index
@@ -55,10 +55,11 @@ def create_app(
     engine: Engine | None = None,
     checkpoint: Checkpoint | None = None,
     tracing: Tracing | None = None,
+    make_engine: MakeEngine = make_engine,
 ) -> FastAPI:
     """The service, as an ASGI application. The model is loaded when it starts, in the background.
 
-    Tests give an `engine`, a `checkpoint` and a `tracing` of their own.
+    Tests give an `engine`, a `checkpoint` and a `tracing` of their own; Ray Serve has its own way to make an engine.
     """
     if settings.tracing:
         tracing = tracing or Tracing()
@@ -67,7 +68,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(_live(app, settings, engine, checkpoint))
+        task = asyncio.create_task(_live(app, settings, engine, checkpoint, make_engine))
         try:
             yield
         finally:
@@ -105,7 +106,13 @@ def create_app(
     return app
 
 
-async def _live(app: FastAPI, settings: Settings, engine: Engine | None, given: Checkpoint | None) -> None:
+async def _live(
+    app: FastAPI,
+    settings: Settings,
+    engine: Engine | None,
+    given: Checkpoint | None,
+    make_engine: MakeEngine,
+) -> None:
     """Load, open the doors, watch the engine until the end; close in reverse."""
     life: Life = app.state.life
     logs.service.info("loading", extra={"model": settings.model, "engine": settings.engine})
@@ -145,7 +152,7 @@ async def _open(
     """Put up the stops of a text's way, last one first."""
     metrics: Metrics = app.state.metrics
     signer = Signer.load(settings.audit_key) if settings.audit_key else None
-    admission = Admission(engine, _limits(settings), metrics)
+    admission = Admission(engine, _limits(settings), metrics, engines=count_of(engine))
     in_flight = InFlight(admission, metrics)
     front: Stop = in_flight
     if settings.cache:

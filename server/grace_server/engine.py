@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Engine
 from grace.prompt import Prompter
 from grace_server.house import served_name
 from grace_server.settings import Settings
+
+MakeEngine = Callable[[Settings, Checkpoint, Prompter], Engine]
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """An engine that stands for several, each of which holds what the settings say."""
+
+    @property
+    def running(self) -> int:
+        """How many there are now."""
+
+
+def count_of(engine: Engine) -> Callable[[], int]:
+    """How many engines stand behind this one."""
+    return (lambda: engine.running) if isinstance(engine, Replicated) else (lambda: 1)
 
 
 def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> Engine:
@@ -25,6 +44,8 @@ def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) 
                     kv_cache_gib=settings.kv_cache_gib,
                     gpu_memory_utilization=settings.gpu_memory_utilization,
                     tensor_parallel_size=settings.tensor_parallel_size,
+                    pipeline_parallel_size=settings.pipeline_parallel_size,
+                    data_parallel_size=settings.data_parallel_size,
                     enforce_eager=settings.enforce_eager,
                     prefix_caching=settings.prefix_caching,
                     metrics=settings.engine_metrics,

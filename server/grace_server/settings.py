@@ -71,7 +71,9 @@ class Settings(BaseSettings):
         None, gt=0, description="vLLM: memory of the key-value cache; by default 2 on a CPU"
     )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="vLLM: share of the GPU's memory")
-    tensor_parallel_size: int = Field(1, ge=1, description="vLLM: GPUs one model is spread over")
+    tensor_parallel_size: int = Field(1, ge=1, description="vLLM: GPUs each layer is spread over")
+    pipeline_parallel_size: int = Field(1, ge=1, description="vLLM: GPUs the layers are spread over, one after another")
+    data_parallel_size: int = Field(1, ge=1, description="vLLM: copies of the model, each on GPUs of its own")
     enforce_eager: bool | None = Field(None, description="vLLM: no CUDA graphs; by default so on a CPU only")
     prefix_caching: bool = Field(True, description="vLLM: keep the states of the instruction between texts")
     engine_args: Annotated[dict[str, Any], NoDecode] = Field(
@@ -79,6 +81,19 @@ class Settings(BaseSettings):
     )
 
     # What one request may ask for
+    # Replicas on Ray; `grace-serve` alone has one engine and none of these
+    ray_min_replicas: int = Field(1, ge=1, description="Ray: engines there are at least")
+    ray_max_replicas: int = Field(1, ge=1, description="Ray: engines there are at most")
+    ray_target_requests: float | None = Field(
+        None, gt=0, description="Ray: texts inside an engine, above which one more is started; by default half of them"
+    )
+    ray_cpus: float = Field(1.0, ge=0, description="Ray: CPU cores reserved for an engine")
+    ray_gpus: float = Field(0.0, ge=0, description="Ray: GPUs reserved for an engine")
+    ray_ingress_resources: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=dict, description="Ray: resources of the node that has the data folder, as a JSON object"
+    )
+    ray_attempts: int = Field(3, ge=1, description="Ray: engines a text is tried on, when they die over it")
+
     max_inputs: int = Field(256, ge=1, description="texts in one request")
     max_samples: int = Field(16, ge=1, description="rationales per text (n)")
     max_input_chars: int = Field(1_000_000, ge=1, description="characters of one text, before it is tokenised")
@@ -124,7 +139,7 @@ class Settings(BaseSettings):
             raise ValueError("spans need the packages of an extra: pip install 'grace-embed[tracing]'")
         return value
 
-    @field_validator("engine_args", mode="before")
+    @field_validator("engine_args", "ray_ingress_resources", mode="before")
     @classmethod
     def _parse(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
@@ -160,6 +175,25 @@ class Settings(BaseSettings):
     def max_body_bytes(self) -> int:
         """The body limit in bytes."""
         return int(self.max_body_mib * 2**20)
+    @model_validator(mode="after")
+    def _has_its_gpus(self) -> Self:
+        if self.ray_min_replicas > self.ray_max_replicas:
+            raise ValueError(
+                f"ray_min_replicas is {self.ray_min_replicas}, but ray_max_replicas is {self.ray_max_replicas}"
+            )
+        spread = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+        if self.engine == "vllm" and self.ray_gpus and spread > 1 and self.ray_gpus != spread:
+            raise ValueError(
+                f"ray_gpus is {self.ray_gpus:g}, but tensor_parallel_size x pipeline_parallel_size x "
+                f"data_parallel_size is {spread}: an engine needs as many GPUs as it is spread over"
+            )
+        if self.engine == "transformers" and spread > 1:
+            raise ValueError(
+                "tensor_parallel_size, pipeline_parallel_size and data_parallel_size are vLLM's: with engine "
+                "transformers they must be 1"
+            )
+        return self
+
 
     def shown(self) -> dict[str, Any]:
         """Every setting, with secrets as stars: what `/info` prints."""

@@ -46,6 +46,8 @@ class VllmOptions:
     tensor_parallel_size: int = 1
     enforce_eager: bool | None = None  # None: eager on a CPU, where compiling gains nothing, graphs on a GPU
     prefix_caching: bool = True  # of the instruction; never of what is pooled
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
     async_scheduling: bool | None = None  # None: as vLLM decides
     metrics: bool = False  # keep vLLM's own, in prometheus_client's default registry of this process
     model_label: str | None = None  # `model_name` in these; None: the checkpoint's name
@@ -258,6 +260,8 @@ class VllmEngine:
         return arguments | dict(options.extra)
 
     def _refuse(self, config: Any) -> None:
+            "pipeline_parallel_size": options.pipeline_parallel_size,
+            "data_parallel_size": options.data_parallel_size,
         reasons = {
             "speculative decoding runs rows that are not accepted": config.speculative_config is not None,
             "prefill context parallelism splits the states": getattr(

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--number-field", action="append", default=[], help="a column of a CSV that holds numbers")
     build.add_argument("--vectors", action="store_true", help="every document brings its vector: no model is loaded")
     build.add_argument("--fingerprint", help="of the model that made those vectors")
+    build.add_argument(
+        "--ray", action="store_true", help="embed with GRACE_RAY_MAX_REPLICAS engines on a Ray cluster [RAY_ADDRESS]"
+    )
     _add_settings(build)
     build.add_argument("--dimensions", type=int, help="of a new index: keep this many leading dimensions")
     search = command("search", _search, "search, a line of JSON for each hit")
@@ -98,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--vectors", action="store_true", help="with the vectors of all documents")
     take = command("import", _build, "read what export --vectors wrote into an index, without a model")
     take.add_argument("source", type=Path)
-    take.set_defaults(vectors=True, id_field="id", text_field=None, number_field=[])
+    take.set_defaults(vectors=True, ray=False, id_field="id", text_field=None, number_field=[])
     take.add_argument("--fingerprint", help="of the model that made the vectors; by default the one they came with")
     _add_settings(take)
     check = command("verify", _verify, "check everything; exit code 3 if something is wrong")
@@ -135,6 +139,13 @@ def _list(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.
 
 
 def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
+    on_ray = commands.settings_of(arguments.model, arguments.engine) if arguments.ray else None
+    if on_ray is not None:
+        if arguments.vectors or find_spec("ray") is None:
+            reason = "--vectors needs no engine" if arguments.vectors else "pip install 'grace-embed[ray]'"
+            print(f"grace-index: --ray: {reason}", file=sys.stderr)
+            return FAILED
+        open_model = partial(commands.without_engine, on_ray)
     collection = asyncio.run(
         commands.build(
             catalog,
@@ -147,8 +158,11 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
             open_model=None if arguments.vectors else open_model,
             fingerprint=arguments.fingerprint,
             quiet=arguments.quiet,
+            embed=on_ray is None,
         )
     )
+    if on_ray is not None:
+        commands.embed_on_ray(collection, on_ray, quiet=arguments.quiet)
     counts = describe(collection).counts
     print(f"{collection.name}: {counts.ready} documents ready, {counts.failed} failed", file=sys.stderr)
     for document in collection.page(state="failed", limit=20):

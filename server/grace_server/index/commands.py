@@ -6,12 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from grace.errors import EngineError
+from grace.representation import Job, Representation
 from grace_server.index import searching
 from grace_server.index.backlog import Backlog
 from grace_server.index.catalog import Catalog
@@ -23,6 +26,9 @@ from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
 from grace_server.index.settings import CollectionSettings, chosen_for, with_defaults
 from grace_server.index.sources import Columns, count_documents, read_documents
+
+if TYPE_CHECKING:
+    from grace_server.settings import Settings
 
 OpenModel = Callable[[], AbstractAsyncContextManager[Model]]
 
@@ -41,6 +47,7 @@ async def build(
     open_model: OpenModel | None,  # None: every document brings its vector
     fingerprint: str | None,
     quiet: bool,
+    embed: bool = True,  # or leave the documents waiting for their vectors
 ) -> Collection:
     """Read a source into a collection, made if it is not there. Killed, the same call goes on where it was.
 
@@ -52,15 +59,27 @@ async def build(
     async with open_model() if open_model else nullcontext() as model:
         collection, documents = _collection(catalog, name, documents, settings, model, fingerprint)
         with tqdm(total=total, unit="document", disable=quiet, desc=name) as bar:
-            if model is None:
+            if model is not None:
+                model.check(collection)
+            if model is not None and embed:
+                await _embed_all(collection, model, documents, bar)
+            else:
                 for batch in _batches(documents):
                     await asyncio.to_thread(collection.upsert, batch)
                     bar.update(len(batch))
-            else:
-                model.check(collection)
-                await _embed_all(collection, model, documents, bar)
     await asyncio.to_thread(collection.maintain)
     return collection
+
+
+def embed_on_ray(collection: Collection, settings: Settings, *, quiet: bool) -> None:
+    """Embed what waits with as many engines as the settings allow, on a Ray cluster."""
+    from grace_server.engine import make_engine
+    from grace_server.replicas import corpus
+
+    waiting = describe(collection).counts.pending
+    with corpus.cluster(), tqdm(total=waiting, unit="document", disable=quiet, desc=collection.name) as bar:
+        corpus.embed_waiting(collection, settings, make_engine, advance=_advance(bar))
+    collection.maintain()
 
 
 async def search(
@@ -160,22 +179,38 @@ def _exported(collection: Collection, document: Document, vectors: bool) -> dict
     return line
 
 
+def settings_of(name: str | None, engine: str | None) -> Settings:
+    """The settings of the environment, but for these two."""
+    from grace_server.settings import Settings
+
+    chosen: dict[str, Any] = {k: v for k, v in (("model", name), ("engine", engine)) if v is not None}
+    return Settings(**chosen)
+
+
 @asynccontextmanager
 async def model_of(name: str | None, engine: str | None) -> AsyncIterator[Model]:
     """The model of a checkpoint behind an engine of our own, as the service would start it."""
     # Torch and a tokenizer come with these: seconds that a lexical search or an export need not cost.
+    from grace_server.engine import make_engine
+
+    settings = settings_of(name, engine)
+    async with without_engine(settings) as model:
+        running = make_engine(settings, model.checkpoint, model.prompter)
+        await running.start()
+        try:
+            yield replace(model, represent=running.represent)
+        finally:
+            await running.close()
+
+
+@asynccontextmanager
+async def without_engine(settings: Settings) -> AsyncIterator[Model]:
+    """A model that can say who it is and make jobs, and represents nothing: its engines are elsewhere."""
     from grace.checkpoint import Checkpoint
     from grace.prompt import Prompter
-    from grace_server.engine import make_engine
-    from grace_server.settings import Settings
 
-    chosen: dict[str, Any] = {k: v for k, v in (("model", name), ("engine", engine)) if v is not None}
-    settings = Settings(**chosen)
+    async def represent(job: Job) -> Representation:
+        raise EngineError("there is no engine in this process")
+
     checkpoint = Checkpoint.load(settings.model, revision=settings.revision)
-    prompter = Prompter(checkpoint)
-    running = make_engine(settings, checkpoint, prompter)
-    await running.start()
-    try:
-        yield Model(running.represent, prompter, checkpoint)
-    finally:
-        await running.close()
+    yield Model(represent, Prompter(checkpoint), checkpoint)

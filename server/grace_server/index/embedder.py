@@ -10,20 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from grace.errors import EngineDead, EngineError, GraceError
 from grace_server.errors import ApiError
 from grace_server.index.collection import Collection
 from grace_server.index.model import Model
+from grace_server.index.outcome import RETRY_S, Outcome, outcome_of, rest
 from grace_server.index.reading import Pending
-from grace_server.index.writing import Embedded
 from grace_server.stop import in_background
 
-ATTEMPTS = 3  # of a text at which the engine fails
-RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 GATHER_S = 0.005  # answers that arrive together are committed together
 RATE_WINDOW_S = 30.0
-
-Outcome = Embedded | str  # or why not
 
 
 class Embedder:
@@ -72,7 +67,7 @@ class Embedder:
                 self._waiting.clear()
                 if free := self._concurrency - len(working):
                     for waiting in await self._pending(limit=free, skip=list(working.values())):
-                        working[asyncio.create_task(self._embed(waiting))] = waiting.label
+                        working[asyncio.create_task(outcome_of(self._model, self._collection, waiting))] = waiting.label
                 if not working:
                     await self._waiting.wait()
                     continue
@@ -91,7 +86,7 @@ class Embedder:
             try:
                 return await asyncio.to_thread(self._collection.pending, limit=limit, skip=skip)
             except ApiError as error:
-                delay = await _rest(delay, error.retry_after)
+                delay = await rest(delay, error.retry_after)
 
     async def _store(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
         made, failures = [], []
@@ -111,54 +106,6 @@ class Embedder:
                     failures.pop()
                 break
             except ApiError as error:  # the disk is full: what was computed is not thrown away
-                delay = await _rest(delay, error.retry_after)
+                delay = await rest(delay, error.retry_after)
         self._finished.append((self._monotonic(), len(outcomes)))
         self._on_progress()
-
-    async def _embed(self, waiting: Pending) -> Outcome:
-        """Embed one document, waiting for the engine as long as it takes."""
-        failures, delay = 0, RETRY_S
-        while True:
-            try:
-                return await self._attempt(waiting)
-            except EngineDead:
-                delay = await _rest(delay, None)  # the process ends, or someone starts the engine again
-            except (ApiError, EngineError) as error:
-                status = error.status if isinstance(error, ApiError) else 500
-                if status in (429, 503):
-                    delay = await _rest(delay, getattr(error, "retry_after", None))
-                    continue
-                failures += 1
-                if status < 500 or failures == ATTEMPTS:
-                    return str(error)
-                delay = await _rest(delay, None)
-            except GraceError as error:
-                return str(error)
-            except Exception as error:  # noqa: BLE001 - one document's trouble must not stop the others, nor get lost
-                return f"{type(error).__name__}: {error}"
-
-    async def _attempt(self, waiting: Pending) -> Embedded:
-        settings = self._collection.settings
-        made = await self._model.embed(
-            self._collection, waiting.text, role="document", mode=settings.document_mode, given=waiting.rationale
-        )
-        sums = None if settings.sums == "none" else made.representation.sums
-        if sums is not None and settings.sums == "float16":
-            # Sums of many tokens could pass what half precision can hold; explanations know no common factor.
-            sums = (sums / made.representation.pooled_tokens).astype(sums.dtype)
-        return Embedded(
-            label=waiting.label,
-            vector=made.vector,
-            rationale=made.representation.rationale,
-            thinking_open=made.job.thinking_open,
-            truncated=made.representation.truncated,
-            segments=made.representation.segments,
-            sums=sums,
-            precision="float16" if settings.sums == "float16" else "float32",
-        )
-
-
-async def _rest(delay: float, told: float | None) -> float:
-    """Wait as long as one is told, or a while that doubles; the next delay."""
-    await asyncio.sleep(min(told if told is not None else delay, LONGEST_RETRY_S))
-    return min(delay * 2, LONGEST_RETRY_S)

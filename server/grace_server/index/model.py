@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from grace.pooling import finish
 from grace.representation import Job, Mode, Representation, Role
 from grace_server import tracing
 from grace_server.index.collection import Collection
 from grace_server.index.errors import FingerprintMismatch
+from grace_server.index.settings import CollectionSettings
 from grace_server.index.vectors import Floats
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from grace.prompt import Prompter
 
 Represent = Callable[[Job], Awaitable[Representation]]
+
+
+class Configured(Protocol):
+    """A collection, or as much of one as embedding a text for it takes."""
+
+    @property
+    def settings(self) -> CollectionSettings:
+        """What was decided when it was created."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +53,7 @@ class Model:
         return self.checkpoint.fingerprint
 
     async def embed(
-        self, collection: Collection, text: str, *, role: Role, mode: Mode, given: str | None = None
+        self, collection: Configured, text: str, *, role: Role, mode: Mode, given: str | None = None
     ) -> Represented:
         """Embed a text the way a collection wants it.
 

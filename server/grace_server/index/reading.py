@@ -150,6 +150,22 @@ def counts(connection: Connection) -> Counts:
         tombstones=tombstones,
         seq=last_seq(connection),
     )
+def pending_labels(connection: Connection, *, limit: int) -> Labels:
+    """(N,) labels of documents that wait for their vectors, oldest first."""
+    rows = connection.execute("SELECT label FROM document WHERE state = 'pending' ORDER BY label LIMIT ?", (limit,))
+    return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+
+def pending_among(connection: Connection, labels: Labels) -> list[Pending]:
+    """Those of (N,) labels that still wait."""
+    rows = connection.execute(
+        "SELECT label, id, text, CASE given WHEN 'rationale' THEN rationale END FROM document "
+        "WHERE state = 'pending' AND label IN (SELECT value FROM json_each(?)) ORDER BY label",
+        (json.dumps(labels.tolist()),),
+    )
+    return [Pending(*row) for row in rows]
+
+
 
 
 def last_seq(connection: Connection) -> int:

@@ -201,6 +201,14 @@ class Store:
 
 
 @contextlib.contextmanager
+def looking_at(path: Path) -> Iterator[Connection]:
+    """One consistent state of a database that another process on this machine has open; nothing can be written."""
+    with translated(path), contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("BEGIN")
+        yield connection
+
+
+@contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Give SQLite's errors our names."""
     try:

@@ -1,0 +1,67 @@
+"""A Ray cluster on this machine, and engines for it whose speed does not depend on the machine's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from grace.checkpoint import Checkpoint
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
+from grace_server.settings import Settings
+from tests.support.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 0.25
+
+
+def paced(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> FakeEngine:
+    """An engine that sleeps through each text: `max_running_requests` at once, so many times 4 a second."""
+    return FakeEngine(prompter, seconds_per_text=SECONDS)
+
+
+@contextmanager
+def cluster(cpus: int) -> Iterator[str]:
+    """A cluster of our own, with Serve on a free port; the address of its proxy."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray import serve
+
+    # Not under a test's own folder: sockets live there, whose paths may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="ray")
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        _temp_dir=folder,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
+    )
+    try:
+        port = free_port()
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        yield f"http://127.0.0.1:{port}"
+        serve.shutdown()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def actors(title: str) -> list[psutil.Process]:
+    """Processes with a title of Ray's that begins so, oldest first, in clusters that this process started."""
+    ours = psutil.Process().children(recursive=True)
+    return sorted((p for p in ours if _title(p).startswith(f"ray::{title}")), key=lambda p: p.create_time())
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
