@@ -2,7 +2,8 @@
 
     .venv/bin/python scripts/image_lock.py
 
-`cpu.lock` is the service, its traces and vLLM for CPUs. `cuda.lock` is what of it vLLM's own image does not bring.
+`cpu.lock` is the service, its traces and vLLM for CPUs. `cuda.lock` is what of it vLLM's own image does not bring, and
+`ray.lock` what Ray needs besides either.
 """
 
 import tomllib
@@ -32,10 +33,12 @@ def locks() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     ours = closure([*project["dependencies"], *(r for e in EXTRAS for r in project["optional-dependencies"][e])], pins)
     engine = closure([ENGINE], pins)
+    ray = closure(project["optional-dependencies"]["ray"], pins)
     head = "# Made by scripts/image_lock.py of requirements.lock. Install with --no-deps.\n"
     return {
         "cpu.lock": head + "".join(pins[name] + "\n" for name in sorted(ours | engine)),
         "cuda.lock": head + "".join(pins[name] + "\n" for name in sorted(ours - engine)),
+        "ray.lock": head + "".join(pins[name] + "\n" for name in sorted(ray - ours - engine)),
     }
 
 
