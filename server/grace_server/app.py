@@ -38,7 +38,7 @@ from grace_server.middleware.departure import Departure
 from grace_server.middleware.gate import Gate
 from grace_server.middleware.request_id import RequestId
 from grace_server.middleware.trace import Trace
-from grace_server.routes import docs, embed, explain, info, openai, playground, probes
+from grace_server.routes import cohere, docs, embed, explain, info, openai, playground, probes, tei
 from grace_server.settings import Settings
 from grace_server.stop import Stop
 from grace_server.tracing import Tracing
@@ -87,7 +87,7 @@ def create_app(
         responses=problems(400, 401, 413, 422, 500, 503),
     )
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
-    for part in (embed, explain, openai, index, probes, info, docs, playground):
+    for part in (embed, explain, openai, cohere, tei, index, probes, info, docs, playground):
         app.include_router(part.router)
     docs.mount_assets(app)
     for kind in (ApiError, GraceError, RequestValidationError, HTTPException):

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from grace_server.routes import cohere, embed, openai, tei
 from grace_server.settings import Settings
 from tests.support import dockerfile
 
@@ -233,6 +234,14 @@ def test_every_path_of_the_ingress_ends_at_a_service() -> None:
         paths = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
         assert paths["/"] == ("grace-embed" if case == "embedding only" else "grace-index")
         assert all(("Service", name) in objects for name in paths.values())
+
+
+def test_every_wire_format_of_embeddings_goes_to_the_pods_there_are_many_of() -> None:
+    routes = [route for part in (embed, openai, cohere, tei) for route in part.router.routes]
+    first = {"/" + route.path.split("/")[1] for route in routes}  # type: ignore[attr-defined]
+    [rule] = rendered(CASES["everything"])["Ingress", "grace"]["spec"]["rules"]
+    paths = {p["path"] for p in rule["http"]["paths"] if p["backend"]["service"]["name"] == "grace-embed"}
+    assert paths == first
 
 
 def test_long_release_names_make_names_that_fit() -> None:

@@ -48,6 +48,15 @@ async def test_the_vector_is_the_one_of_embed(serve: Serve) -> None:
     assert reply.json()["data"][0]["embedding"] == (await service.embed(input="x"))["data"][0]["embedding"]
 
 
+async def test_a_question_can_be_asked_as_one(serve: Serve) -> None:
+    service = await serve(live=True, cache=False)
+    async with client_of(service) as client:
+        reply = await client.embeddings.create(
+            model="tiny", input="x", encoding_format="float", extra_body={"role": "query"}
+        )
+    assert reply.data[0].embedding == (await service.embed(input="x", role="query"))["data"][0]["embedding"]
+
+
 async def test_rationales_come_when_asked_for(serve: Serve) -> None:
     service = await serve(live=True)
     async with client_of(service) as client:

@@ -140,6 +140,126 @@ export interface components {
             side: "query" | "document";
         };
         /**
+         * CohereMeta
+         * @description What Cohere tells about an answer.
+         */
+        CohereMeta: {
+            api_version: components["schemas"]["CohereVersion"];
+            billed_units: components["schemas"]["CohereUnits"];
+        };
+        /**
+         * CohereRequest
+         * @description Cohere's request. Fields it may grow are ignored, as its clients expect; `rationale` is ours.
+         * @example {
+         *       "input_type": "search_document",
+         *       "model": "grace-tiny",
+         *       "texts": [
+         *         "The river rises in the hills."
+         *       ]
+         *     }
+         */
+        CohereRequest: {
+            /**
+             * Embedding Types
+             * @description `float`, `base64` (little-endian float32), or both; by default `float`
+             */
+            embedding_types?: ("float" | "base64")[] | null;
+            /**
+             * Images
+             * @description refused: there are only texts here
+             */
+            images?: unknown;
+            /**
+             * Input Type
+             * @description `search_query` is read under the instruction for queries, all else under that for documents
+             */
+            input_type?: ("search_document" | "search_query" | "classification" | "clustering") | null;
+            /**
+             * Inputs
+             * @description refused: texts go into `texts`
+             */
+            inputs?: unknown;
+            /**
+             * Max Tokens
+             * @description refused: texts are cut where the model's limit is
+             */
+            max_tokens?: unknown;
+            /**
+             * Model
+             * @description name, fingerprint or alias of the model served
+             */
+            model?: string | null;
+            /**
+             * Output Dimension
+             * @description keep this many leading dimensions
+             */
+            output_dimension?: number | null;
+            /**
+             * Rationale
+             * @description give the rationales as a further key
+             * @default false
+             */
+            rationale?: boolean;
+            /**
+             * Texts
+             * @description what to embed
+             */
+            texts: string[];
+            /**
+             * Truncate
+             * @description `END`, the default, cuts a text over the token limit; `NONE` answers 413 instead
+             */
+            truncate?: ("NONE" | "END") | null;
+        };
+        /**
+         * CohereResponse
+         * @description The embeddings, in the order of the texts.
+         */
+        CohereResponse: {
+            /** Embeddings */
+            embeddings: number[][] | components["schemas"]["CohereVectors"];
+            /** Id */
+            id: string;
+            meta: components["schemas"]["CohereMeta"];
+            /** Rationales */
+            rationales?: components["schemas"]["RationaleBody"][];
+            /**
+             * Response Type
+             * @enum {string}
+             */
+            response_type: "embeddings_floats" | "embeddings_by_type";
+            /** Texts */
+            texts: string[];
+        };
+        /**
+         * CohereUnits
+         * @description Tokens of the whole request: those of the prompts, and those of the rationales.
+         */
+        CohereUnits: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+        };
+        /** CohereVectors */
+        CohereVectors: {
+            /** Base64 */
+            base64?: string[];
+            /** Float */
+            float?: number[][];
+        };
+        /**
+         * CohereVersion
+         * @description Which of Cohere's formats this is.
+         */
+        CohereVersion: {
+            /**
+             * Version
+             * @enum {string}
+             */
+            version: "1" | "2";
+        };
+        /**
          * CountsOut
          * @description Documents by state.
          */
@@ -306,7 +426,7 @@ export interface components {
         };
         /**
          * EmbeddingsRequest
-         * @description OpenAI's request. Fields it may grow are ignored, as its clients expect; `rationale` is ours.
+         * @description OpenAI's request. Fields it may grow are ignored, as its clients expect; `role` and `rationale` are ours.
          * @example {
          *       "input": "The river rises in the hills.",
          *       "model": "grace-tiny"
@@ -339,6 +459,13 @@ export interface components {
              * @default false
              */
             rationale?: boolean;
+            /**
+             * Role
+             * @description which instruction the model reads the texts under
+             * @default document
+             * @enum {string}
+             */
+            role?: "document" | "query";
             /**
              * User
              * @description accepted and not used
@@ -1704,6 +1831,142 @@ export interface components {
              * @enum {string}
              */
             source: "input" | "template" | "rationale";
+        };
+        /**
+         * TeiEmbedRequest
+         * @description TEI's request.
+         * @example {
+         *       "inputs": [
+         *         "The river rises in the hills."
+         *       ]
+         *     }
+         */
+        TeiEmbedRequest: {
+            /**
+             * Dimensions
+             * @description keep this many leading dimensions
+             */
+            dimensions?: number | null;
+            /**
+             * Inputs
+             * @description a text, or several
+             */
+            inputs: string | string[];
+            /**
+             * Normalize
+             * @description scale the vectors to length 1
+             * @default true
+             */
+            normalize?: boolean;
+            /**
+             * Prompt Name
+             * @description which instruction the model reads the texts under; by default `document`
+             */
+            prompt_name?: ("document" | "query") | null;
+            /**
+             * Truncate
+             * @description cut a text over the token limit; `false` answers 413 instead
+             */
+            truncate?: boolean | null;
+            /**
+             * Truncation Direction
+             * @description only the end of a text is cut
+             */
+            truncation_direction?: ("right" | "Right") | null;
+        };
+        /**
+         * TeiInfo
+         * @description What TEI tells about itself, of this service.
+         */
+        TeiInfo: {
+            /**
+             * Auto Truncate
+             * @constant
+             */
+            auto_truncate: true;
+            /** Docker Label */
+            docker_label: null;
+            /** Max Batch Requests */
+            max_batch_requests: number;
+            /** Max Batch Tokens */
+            max_batch_tokens: number;
+            /** Max Client Batch Size */
+            max_client_batch_size: number;
+            /** Max Concurrent Requests */
+            max_concurrent_requests: number;
+            /** Max Input Length */
+            max_input_length: number;
+            /** Model Dtype */
+            model_dtype: string;
+            /** Model Id */
+            model_id: string;
+            /** Model Sha */
+            model_sha: string;
+            model_type: components["schemas"]["TeiModelType"];
+            /** Sha */
+            sha: null;
+            /** Tokenization Workers */
+            tokenization_workers: number;
+            /** Version */
+            version: string;
+        };
+        /**
+         * TeiModelType
+         * @description That the model embeds.
+         */
+        TeiModelType: {
+            embedding: components["schemas"]["TeiPooling"];
+        };
+        /**
+         * TeiParameters
+         * @description What TEI's requests have in common. Fields it may grow are ignored, as its clients expect.
+         */
+        TeiParameters: {
+            /**
+             * Prompt Name
+             * @description which instruction the model reads the texts under; by default `document`
+             */
+            prompt_name?: ("document" | "query") | null;
+            /**
+             * Truncate
+             * @description cut a text over the token limit; `false` answers 413 instead
+             */
+            truncate?: boolean | null;
+            /**
+             * Truncation Direction
+             * @description only the end of a text is cut
+             */
+            truncation_direction?: ("right" | "Right") | null;
+        };
+        /**
+         * TeiPooling
+         * @description Which of TEI's poolings ours comes nearest to.
+         */
+        TeiPooling: {
+            /**
+             * Pooling
+             * @enum {string}
+             */
+            pooling: "mean" | "last_token";
+        };
+        /**
+         * TeiSentences
+         * @description One sentence, and those it is compared with.
+         */
+        TeiSentences: {
+            /** Sentences */
+            sentences: string[];
+            /** Source Sentence */
+            source_sentence: string;
+        };
+        /**
+         * TeiSimilarityRequest
+         * @description TEI's request for cosines.
+         */
+        TeiSimilarityRequest: {
+            inputs: components["schemas"]["TeiSentences"];
+            /** @description of all sentences alike */
+            parameters?: components["schemas"]["TeiParameters"] | null;
         };
         /**
          * TimingOut

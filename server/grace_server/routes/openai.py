@@ -9,16 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from grace.representation import Role
 from grace_server.embedding import Options, embed
-from grace_server.errors import ModelNotFound, problems
+from grace_server.errors import problems
 from grace_server.house import House
+from grace_server.routes.guests import known, texts_only
 from grace_server.routes.shapes import Encoding, RationaleBody, as_json, encoded, rationale_body
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 class EmbeddingsRequest(BaseModel):
-    """OpenAI's request. Fields it may grow are ignored, as its clients expect; `rationale` is ours."""
+    """OpenAI's request. Fields it may grow are ignored, as its clients expect; `role` and `rationale` are ours."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -32,17 +34,13 @@ class EmbeddingsRequest(BaseModel):
     encoding_format: Encoding | None = Field(None, description="`float` by default; clients ask for `base64`")
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")
     user: str | None = Field(None, description="accepted and not used")
+    role: Role = Field("document", description="which instruction the model reads the texts under")
     rationale: bool = Field(False, description="give each item its rationale as a further key")
 
     @field_validator("input", mode="before")
     @classmethod
     def _no_token_ids(cls, value: object) -> object:
-        if isinstance(value, list) and value and isinstance(value[0], int | list):
-            raise ValueError(
-                "token ids mean nothing to this model's tokenizer, send texts "
-                "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
-            )
-        return value
+        return texts_only(value, hint=" (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))")
 
     @model_validator(mode="before")
     @classmethod
@@ -100,11 +98,11 @@ class ModelList(BaseModel):
     responses={200: {"model": EmbeddingsResponse}, **problems(400, 404, 413, 422, 429)},
 )
 async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-    """Embed each text as a document, with a rationale that stays behind unless asked for."""
+    """Embed each text, as a document unless told otherwise, with a rationale that stays behind unless asked for."""
     house: House = request.app.state.house
-    _known(house, body.model)
+    known(house, body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
-    embedded = await embed(house, texts, Options(dimensions=body.dimensions))
+    embedded = await embed(house, texts, Options(role=body.role, dimensions=body.dimensions))
     items: list[dict[str, Any]] = [
         {"object": "embedding", "index": i, "embedding": encoded(e.vector, body.encoding_format or "float")}
         for i, e in enumerate(embedded)
@@ -139,13 +137,8 @@ async def models(request: Request) -> Response:
 async def model(model_id: str, request: Request) -> Response:
     """One of them."""
     house: House = request.app.state.house
-    _known(house, model_id)
+    known(house, model_id)
     return as_json(_model(house, model_id))
-
-
-def _known(house: House, name: str) -> None:
-    if not house.answers_to(name):
-        raise ModelNotFound(f"the model {name[:200]!r} is not served here; {house.model_name!r} is", param="model")
 
 
 def _model(house: House, name: str) -> dict[str, Any]:

@@ -29,12 +29,12 @@ class RationaleBody(BaseModel):
     finish_reason: FinishReason
 
 
-def as_json(content: Mapping[str, Any], status: int = 200) -> Response:
+def as_json(content: Mapping[str, Any] | Sequence[Any], status: int = 200) -> Response:
     """A response without a detour through models."""
     return Response(dumps(content), status, media_type="application/json")
 
 
-def dumps(content: Mapping[str, Any]) -> bytes:
+def dumps(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """Compact JSON; a number that JSON cannot hold is an error, not a `NaN` that clients choke on."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 

@@ -23,7 +23,11 @@ LEFT_OUT = {
     "GET /indexes/{name}/map/values": "what the playground draws",
     "POST /indexes/{name}/map/query": "what the playground draws",
 }
-LEFT_OUT_BY_TAG = {"openai": "for openai-python, whose own tests run against it"}
+LEFT_OUT_BY_TAG = {
+    "openai": "for openai-python, whose own tests run against it",
+    "cohere": "for Cohere's SDK",
+    "tei": "for the clients of Text Embeddings Inference",
+}
 
 METHODS = {
     "POST /embed": "embed",
