@@ -84,7 +84,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=problems(400, 401, 413, 422, 500, 503),
+        responses=problems(400, 401, 408, 413, 415, 422, 500, 503),
     )
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
     for part in (embed, explain, openai, cohere, tei, index, probes, info, docs, playground):
@@ -95,7 +95,7 @@ def create_app(
 
     # The last one added is the first one met.
     app.add_middleware(Departure)
-    app.add_middleware(Body, max_bytes=settings.max_body_bytes, metrics=metrics)
+    app.add_middleware(Body, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, metrics=metrics)
     app.add_middleware(Gate, life=life, always_open=_always_open, metrics=metrics)
     app.add_middleware(Auth, keys=settings.api_keys, open_paths=_OPEN_WITHOUT_KEY, metrics=metrics)
     if tracing is not None:

@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from grace_server import logs
 from grace_server.app import create_app
+from grace_server.connection import Connection
 from grace_server.life import EXIT_ADDRESS, EXIT_USAGE, Life
 from grace_server.settings import PREFIX, Settings, unknown_variables
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs.configure(settings.log_level)
     for name in unknown_variables():
         logs.service.warning("this variable is no setting; a typing error?", extra={"variable": name})
+    if not settings.api_keys and not _is_own(settings.host):
+        logs.service.warning("no key is set: whoever reaches the address may ask", extra={"host": settings.host})
     sys.exit(run(create_app(settings), settings))
 
 
@@ -177,6 +180,8 @@ def listen(settings: Settings) -> socket.socket:
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=Connection.under(settings),
+        ws="none",  # there is no such route, and its handshake would pass by the keys
         log_config=None,
         access_log=False,
         server_header=False,
@@ -199,6 +204,11 @@ async def _announce(life: Life, settings: Settings, host: str, port: int) -> Non
     print(f"GRACE serves {settings.model} at {address}")
     print(f"  documentation  {address}/docs")
     print(f"  try            curl -s {address}/embed{key} -H 'content-type: application/json' -d '{body}'", flush=True)
+
+
+def _is_own(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _shown(default: Any) -> str:

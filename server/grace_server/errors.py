@@ -58,6 +58,24 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class RequestTimeout(ApiError):
+    """The client took too long to send its request."""
+
+    status, type, code = 408, "invalid_request_error", "request_timeout"
+
+
+class UnsupportedEncoding(ApiError):
+    """The body is compressed: what it would unpack to is not for its sender to decide."""
+
+    status, type, code = 415, "invalid_request_error", "unsupported_encoding"
+
+
+class HeadersTooLarge(ApiError):
+    """The request line and its headers are over the limit."""
+
+    status, type, code = 431, "invalid_request_error", "headers_too_large"
+
+
 class TooLarge(ApiError):
     """Over a limit that waiting does not change; the message names it."""
 
@@ -194,10 +212,13 @@ _DESCRIPTIONS = {
     401: "No valid API key",
     404: "Nothing of that name",
     405: "Not a method of this path",
+    408: "The request came too slowly",
     409: "In conflict with what is there",
     413: "Over a limit, which the message names",
+    415: "The body is compressed, which is not accepted",
     422: "A field is unknown or its value cannot be served; `param` names it",
     429: "No room now; `Retry-After` says when to come back",
+    431: "The headers are over the limit, which the message names",
     500: "Internal error; the message holds the request id and nothing more",
     503: "Loading, draining, or the engine is down; `Retry-After` says when to come back",
 }

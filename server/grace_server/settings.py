@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,6 +99,10 @@ class Settings(BaseSettings):
     max_samples: int = Field(16, ge=1, description="rationales per text (n)")
     max_input_chars: int = Field(1_000_000, ge=1, description="characters of one text, before it is tokenised")
     max_body_mib: float = Field(16.0, gt=0, description="size of a request's body")
+    max_head_kib: int = Field(64, ge=1, description="size of a request's line and headers")
+    header_timeout_s: float = Field(15.0, gt=0, description="how long a client may take to send these")
+    body_timeout_s: float = Field(60.0, gt=0, description="how long it may take to send the body")
+    send_timeout_s: float = Field(60.0, gt=0, description="how long it may leave an answer unread")
 
     # How many at once
     max_running_requests: int = Field(256, ge=1, description="texts inside the engine at once")
@@ -131,6 +136,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if isinstance(value, str) and value and not value.strip(" ,"):
+            raise ValueError("holds no key: without any, everyone may ask; leave the setting out if that is meant")
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _sendable(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in value:
+            if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+                raise ValueError("a key has at least one character, and only such as a header holds: ASCII, no spaces")
+        return value
 
     @field_validator("tracing")
     @classmethod

@@ -32,7 +32,8 @@ class Auth:
         self._metrics.rejections.labels("unauthorized").inc()
         if record := logs.current.get():
             record.error = error.code
-        await respond(error)(scope, receive, send)
+        # Its body, if it has one, is not read: the connection cannot be used again.
+        await respond(error, headers={"connection": "close"})(scope, receive, send)
 
     def _knows(self, scope: Scope) -> bool:
         value = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

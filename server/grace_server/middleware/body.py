@@ -8,7 +8,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grace_server import logs
-from grace_server.errors import ApiError, Departed, Malformed, TooLarge, respond
+from grace_server.errors import ApiError, Departed, Malformed, RequestTimeout, TooLarge, UnsupportedEncoding, respond
 from grace_server.metrics import Metrics
 
 # An escaped character of JSON: a pair of surrogates, a surrogate by itself, or anything else behind a backslash.
@@ -21,14 +21,14 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 class Body:
-    """Limits the size, whether announced or chunked, and mends lone surrogates.
+    """Limits the size, whether announced or chunked, and the time it takes; mends lone surrogates.
 
     JSON can name code points that are no characters; no tokenizer, database or response takes them. Like the core's
     prompt, the whole service reads them as U+FFFD.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, metrics: Metrics) -> None:
-        self._app, self._max_bytes, self._metrics = app, max_bytes, metrics
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float, metrics: Metrics) -> None:
+        self._app, self._max_bytes, self._timeout_s, self._metrics = app, max_bytes, timeout_s, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on with the body in hand."""
@@ -36,15 +36,18 @@ class Body:
             await self._app(scope, receive, send)
             return
         try:
-            body = mend(await self._read(scope, receive))
+            _refuse_compressed(scope)
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._read(scope, receive)
+            body = mend(body)
         except Departed:
             return
+        except TimeoutError:
+            limit = f"{self._timeout_s:g} s (body_timeout_s)"
+            await self._refuse(RequestTimeout(f"the body took more than {limit}"), scope, receive, send)
+            return
         except ApiError as error:
-            if error.status == 413:
-                self._metrics.rejections.labels("too_large").inc()
-            if record := logs.current.get():
-                record.error = error.code
-            await respond(error, headers={"connection": "close"})(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
             return
         message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
@@ -56,6 +59,13 @@ class Body:
             return first
 
         await self._app(scope, replay, send)
+
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        if error.status == 413:
+            self._metrics.rejections.labels("too_large").inc()
+        if record := logs.current.get():
+            record.error = error.code
+        await respond(error, headers={"connection": "close"})(scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -80,6 +90,11 @@ class Body:
         return TooLarge(
             f"the body is over the limit of {self._max_bytes} bytes (max_body_mib); send fewer texts at once"
         )
+
+
+def _refuse_compressed(scope: Scope) -> None:
+    if any(name == b"content-encoding" and value.lower() not in (b"", b"identity") for name, value in scope["headers"]):
+        raise UnsupportedEncoding("compressed bodies are not accepted: send it without content-encoding")
 
 
 async def _discard(scope: Scope, receive: Receive) -> None:

@@ -1,0 +1,189 @@
+"""Below HTTP's meaning: clients that send slowly, too much, too little, in pieces, compressed, or no HTTP at all."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from grace_server import cli
+from grace_server.connection import Bounded
+from grace_server.errors import ErrorBody
+from tests.hostile.conftest import Say
+from tests.server.conftest import Serve, Service, until
+
+HEAD = b"POST /embed HTTP/1.1\r\nhost: grace\r\ncontent-type: application/json\r\n"
+SHORT = {"header_timeout_s": 0.5, "body_timeout_s": 0.5, "send_timeout_s": 0.5}
+
+
+@pytest.fixture(params=[H11Protocol, HttpToolsProtocol], autouse=True)
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of uvicorn's parsers: which one runs depends on what is installed."""
+    monkeypatch.setattr(cli, "Connection", type("Connection", (Bounded, request.param), {}))
+
+
+def refused(reply: bytes) -> tuple[int, str]:
+    """Status and code of the one answer there is, in the envelope, with an id."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert reply.count(b"HTTP/1.1 ") == 1, reply
+    assert b"x-request-id: " in head
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), ErrorBody.model_validate_json(body).error.code
+
+
+async def unharmed(service: Service) -> None:
+    """Whoever comes next is served, and nothing is left behind."""
+    assert (await service.embed(input="still there"))["data"]
+    await until(lambda: service.metric("grace_running_requests") == 0)
+
+
+async def test_a_head_that_never_ends_is_cut_off(serve: Serve, say: Say) -> None:
+    service = await serve(live=True, **SHORT)
+    begin = time.monotonic()
+    drops = [HEAD, *(b"x-%d: y\r\n" % i for i in range(100))]  # one line every 50 ms: always busy, never done
+    assert refused(await say(service, *drops, pause_s=0.05)) == (408, "request_timeout")
+    assert time.monotonic() - begin < 8
+    await unharmed(service)
+
+
+async def test_a_connection_that_says_nothing_is_closed(serve: Serve, say: Say) -> None:
+    service = await serve(live=True, **SHORT)
+    assert await say(service) == b""
+    await unharmed(service)
+
+
+async def test_a_body_that_never_ends_is_cut_off_and_holds_no_place(serve: Serve, say: Say) -> None:
+    service = await serve(live=True, **SHORT)
+    drops = [HEAD + b"content-length: 1000\r\n\r\n", *(b"{" for _ in range(40))]
+    assert refused(await say(service, *drops, pause_s=0.05)) == (408, "request_timeout")
+    assert service.engine.calls == 0
+    assert service.metric("grace_requests_total", route="unmatched", status="408") == 1
+    await unharmed(service)
+
+
+async def test_a_body_nobody_reads_does_not_keep_its_connection(serve: Serve, say: Say) -> None:
+    service = await serve(live=True, api_keys="secret", **SHORT)
+    drops = [HEAD + b"content-length: 100000\r\n\r\n", *(b"{" for _ in range(40))]
+    assert refused(await say(service, *drops, pause_s=0.05)) == (401, "invalid_api_key")
+
+
+async def test_a_head_over_its_limit_is_refused_before_it_ends(serve: Serve, say: Say) -> None:
+    service = await serve(live=True)
+    flood = [HEAD, *(b"x-%d: " % i + b"y" * 8000 + b"\r\n" for i in range(200))]
+    status, code = refused(await say(service, *flood, pause_s=0.001))
+    assert (status, code) in ((431, "headers_too_large"), (400, "malformed_body"))  # h11 has a limit of its own
+    endless = [b"GET /" + b"a" * 50_000, *(b"a" * 50_000 for _ in range(20))]
+    status, code = refused(await say(service, *endless, pause_s=0.001))
+    assert (status, code) in ((431, "headers_too_large"), (400, "malformed_body"))
+    await unharmed(service)
+
+
+async def test_many_small_headers_are_no_trouble(serve: Serve, say: Say) -> None:
+    service = await serve(live=True)
+    lines = b"".join(b"x-%d: y\r\n" % i for i in range(3000))
+    reply = await say(service, HEAD + lines + b"connection: close\r\ncontent-length: 14\r\n\r\n" + b'{"input": "x"}')
+    assert reply.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),  # TLS, to a port that has none
+        b"NONSENSE\r\n\r\n",
+        b"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n",
+    ],
+    ids=["tls", "nonsense", "negative length", "two lengths", "NUL in a header"],
+)
+async def test_what_is_no_http_is_refused_in_the_envelope(serve: Serve, say: Say, rubbish: bytes) -> None:
+    service = await serve(live=True, **SHORT)
+    assert refused(await say(service, rubbish)) == (400, "malformed_body")
+    await unharmed(service)
+
+
+async def test_a_request_with_two_framings_smuggles_no_second_one(serve: Serve, say: Say) -> None:
+    service = await serve(live=True, **SHORT)
+    hidden = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
+    framings = b"transfer-encoding: chunked\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (5 + len(hidden))
+    reply = await say(service, HEAD + framings + b"0\r\n\r\n" + hidden)
+    assert refused(reply) == (400, "malformed_body")
+
+
+async def test_a_compressed_body_is_not_unpacked(serve: Serve) -> None:
+    service = await serve(live=True)
+    bomb = gzip.compress(b'{"input": "' + b"x" * 50_000_000 + b'"}')
+    for encoding in ("gzip", "deflate", "br", "zstd", "gzip, identity"):
+        headers = {"content-type": "application/json", "content-encoding": encoding}
+        reply = await service.client.post("/embed", content=bomb, headers=headers)
+        assert reply.status_code == 415
+        assert reply.json()["error"]["code"] == "unsupported_encoding"
+    plain = {"content-type": "application/json", "content-encoding": "identity"}
+    assert (await service.client.post("/embed", content=b'{"input": "x"}', headers=plain)).status_code == 200
+    assert service.engine.calls == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_ten_megabytes_are_read_or_refused_and_the_service_answers_meanwhile(serve: Serve, chunked: bool) -> None:
+    service = await serve(live=True)
+    text = "The river rises in the hills. " * 350_000  # 10.5 MB
+    body = json.dumps({"input": text}).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 100_000):
+            yield body[at : at + 100_000]
+
+    content = pieces() if chunked else body
+    large = asyncio.create_task(
+        service.client.post("/embed", content=content, headers={"content-type": "application/json"})
+    )
+    waits = []
+    while not large.done():
+        begin = time.monotonic()
+        assert (await service.client.get("/livez")).status_code == 200
+        waits.append(time.monotonic() - begin)
+    reply = await large
+    assert reply.status_code == 413
+    assert "max_input_chars" in reply.json()["error"]["message"]
+    assert max(waits) < 2
+    await unharmed(service)
+
+
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(serve: Serve) -> None:
+    service = await serve(live=True, **SHORT)
+    whole = 150 * len((await service.client.get("/openapi.json")).content)  # more than all buffers on the way hold
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: grace\r\n\r\n" * 150)
+        await asyncio.sleep(2)
+        client.settimeout(5)
+        heard = 0
+        with suppress(ConnectionResetError):
+            while chunk := client.recv(2**20):
+                heard += len(chunk)
+        assert 0 < heard < whole, (heard, whole)
+    await unharmed(service)
+
+
+async def test_a_client_that_takes_its_time_within_the_limits_is_served(serve: Serve, say: Say) -> None:
+    service = await serve(live=True)
+    request = HEAD + b"connection: close\r\ncontent-length: 14\r\n\r\n" + b'{"input": "x"}'
+    reply = await say(service, *(request[i : i + 1] for i in range(len(request))), pause_s=0.002)
+    assert reply.startswith(b"HTTP/1.1 200")
+
+
+async def test_no_websocket_is_opened(serve: Serve, say: Say) -> None:
+    service = await serve(live=True, api_keys="secret")
+    head = b"GET /embed HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    key = b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    assert refused(await say(service, head + key)) == (401, "invalid_api_key")
