@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from safetensors import SafetensorError, safe_open
+
 from grace.errors import CheckpointError
 from grace.pooling import POOLINGS, Pooling
 from grace.representation import Mode, Role
@@ -18,6 +20,7 @@ CONFIG_FILE = "grace.json"
 BUNDLED_NAME = "grace-tiny"
 _MODELS = Path(__file__).parent / "models"
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_SIZES = ("hidden_size", "max_position_embeddings", "vocab_size")  # of config.json
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 DEFAULT_INSTRUCTION: dict[Role, str] = {
@@ -69,7 +72,7 @@ class CheckpointConfig:
         if not isinstance(data, dict):
             raise CheckpointError(f"{CONFIG_FILE} must hold an object, not {type(data).__name__}")
         version = data.get("format")
-        if not isinstance(version, int):
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise CheckpointError(f"{CONFIG_FILE} has no 'format' number")
         if version > FORMAT:
             raise CheckpointError(f"{CONFIG_FILE} has format {version}, this version reads up to {FORMAT}: upgrade")
@@ -82,7 +85,7 @@ class CheckpointConfig:
         roles = get_args(Role)
         if not isinstance(instruction, dict) or set(instruction) != set(roles):
             raise CheckpointError(f"{CONFIG_FILE}: 'instruction' must have exactly the roles {', '.join(roles)}")
-        if any(not isinstance(text, str) or not text.strip() for text in instruction.values()):
+        if any(not isinstance(text, str) or not text.strip() or not _is_text(text) for text in instruction.values()):
             raise CheckpointError(f"{CONFIG_FILE}: each 'instruction' must be a text that is not empty")
         if data["pooling"] not in POOLINGS:
             raise CheckpointError(f"{CONFIG_FILE}: 'pooling' must be one of {', '.join(POOLINGS)}")
@@ -97,6 +100,8 @@ class CheckpointConfig:
         temperature = generation.get("temperature", 0.0)
         if not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
             raise CheckpointError(f"{CONFIG_FILE}: 'generation.temperature' must lie in 0..2")
+        if not isinstance(data.get("provenance", {}), dict):
+            raise CheckpointError(f"{CONFIG_FILE}: 'provenance' must be an object")
         mode = data.get("mode", {})
         if not isinstance(mode, dict) or any(r not in roles or m not in get_args(Mode) for r, m in mode.items()):
             raise CheckpointError(f"{CONFIG_FILE}: 'mode' must give a role one of {', '.join(get_args(Mode))}")
@@ -118,6 +123,7 @@ class Checkpoint:
     fingerprint: str  # 32 hex digits over weights, grace.json and tokenizer
     hidden_size: int
     context_tokens: int  # longest sequence the model was built for
+    vocab_size: int  # token ids it has states for: 0..vocab_size - 1
     weight_bytes: int
 
     @classmethod
@@ -135,11 +141,10 @@ class Checkpoint:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise CheckpointError(f"{folder}: no weights (*.safetensors) here")
+        _check_weights(folder, weights)
         path = folder / CONFIG_FILE
         config = CheckpointConfig.from_json(_read_json(path)) if path.exists() else CheckpointConfig()
-        hidden, context = model_config.get("hidden_size"), model_config.get("max_position_embeddings")
-        if not isinstance(hidden, int) or not isinstance(context, int):
-            raise CheckpointError(f"{folder}/config.json lacks 'hidden_size' or 'max_position_embeddings'")
+        hidden, context, vocabulary = (_size(model_config, key, folder) for key in _SIZES)
         return cls(
             name=str(name_or_path),
             folder=folder,
@@ -147,6 +152,7 @@ class Checkpoint:
             fingerprint=_fingerprint(folder, weights, config),
             hidden_size=hidden,
             context_tokens=context,
+            vocab_size=vocabulary,
             weight_bytes=sum(file.stat().st_size for file in weights),
         )
 
@@ -179,11 +185,38 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold an object")
     return data
+
+
+def _size(model_config: dict[str, Any], key: str, folder: Path) -> int:
+    size = model_config.get(key)
+    if not isinstance(size, int) or size < 1:
+        raise CheckpointError(f"{folder}/config.json lacks {key!r}, a whole number of at least 1")
+    return size
+
+
+def _check_weights(folder: Path, weights: list[Path]) -> None:
+    """Whether every file is whole, as far as its header tells, and none is missing. Reads no weights."""
+    for file in weights:
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+    if (index := folder / "model.safetensors.index.json").exists():
+        named = _read_json(index).get("weight_map")
+        if not isinstance(named, dict):
+            raise CheckpointError(f"{index} has no 'weight_map'")
+        if missing := sorted({str(name) for name in named.values()} - {file.name for file in weights}):
+            raise CheckpointError(f"{folder}: weights are missing: {', '.join(missing)}")
+
+
+def _is_text(text: str) -> bool:
+    return not any(0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 
 def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig) -> str:

@@ -54,11 +54,16 @@ class Prompter:
         self.checkpoint = checkpoint
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(checkpoint.folder), use_fast=True)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # damage ends in whatever Transformers or the Rust library raises
             raise CheckpointError(f"{checkpoint.folder}: the tokenizer does not load: {error}") from error
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise UnsupportedModel(f"{checkpoint.name}: its tokenizer is not a fast one, spans would be guesses")
+        if (highest := max(backend.get_vocab().values(), default=-1)) >= checkpoint.vocab_size:
+            raise CheckpointError(
+                f"{checkpoint.folder}: the tokenizer is another model's: it has ids up to {highest}, the model those "
+                f"below {checkpoint.vocab_size}"
+            )
         added: dict[int, Any] = self.tokenizer.added_tokens_decoder
         self._special_ids = frozenset(added)
         self._tag_ids = {str(t): i for i, t in added.items() if str(t) in (rationale.OPEN, rationale.CLOSE)}

@@ -83,11 +83,16 @@ class TransformersEngine:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(self._checkpoint.folder), dtype="auto" if self._dtype == "auto" else getattr(torch, self._dtype)
+            model, told = AutoModelForCausalLM.from_pretrained(
+                str(self._checkpoint.folder),
+                dtype="auto" if self._dtype == "auto" else getattr(torch, self._dtype),
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"{self._checkpoint.name}: the weights do not load: {error}") from error
+        if told["missing_keys"]:  # Transformers would make them up
+            names = ", ".join(sorted(told["missing_keys"])[:5])
+            raise CheckpointError(f"{self._checkpoint.name}: the weights lack {names}")
         self._model = model.to(self._device).eval()
 
     @torch.inference_mode()

@@ -12,6 +12,7 @@ part of a path, so none can lead out of the folder.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from filelock import FileLock, Timeout
 from grace_server.index.collection import Collection
 from grace_server.index.durable import sync_folder
 from grace_server.index.edges import Edges
-from grace_server.index.errors import Conflict, IndexNotFound, InvalidValue, StoreLocked
+from grace_server.index.errors import Conflict, IndexNotFound, InvalidValue, StoreFull, StoreLocked, StoreUnavailable
 from grace_server.index.settings import CollectionSettings
 
 FOLDER = "indexes"
@@ -37,25 +38,29 @@ class Catalog:
 
     Raises:
         StoreLocked: another process has the folder.
+        StoreUnavailable: the folder cannot be written.
         StoreDamaged: the database of a collection cannot be read.
     """
 
     def __init__(self, data_dir: Path, edges: Edges) -> None:
         self.folder = data_dir / FOLDER
         self.edges = edges
-        self.folder.mkdir(parents=True, exist_ok=True)
         # Not of one thread: whoever closes need not be the one who opened.
         self._lock = FileLock(self.folder / ".lock", thread_local=False)
         owner = self.folder / ".owner"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
+            owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
         except Timeout as error:
             pid = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
             raise StoreLocked(
                 f"{data_dir} is in use by process {pid}: one process writes an index at a time. Stop that one, or ask "
                 "it over HTTP"
             ) from error
-        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        except OSError as error:
+            self._lock.release()
+            raise StoreUnavailable(f"{data_dir} cannot be the data folder: {error.strerror or error}") from error
         self._changing = threading.RLock()
         self._collections: dict[str, Collection] = {}  # by id of the folder
         try:
@@ -92,10 +97,20 @@ class Catalog:
                 raise Conflict(f"there is an index or an alias {name!r} already", param="index")
             token = self.edges.new_id()
             half = self.folder / f"{NEW}{token}"
-            Collection.create(
-                half, name=name, settings=settings, dimensions=dimensions, fingerprint=fingerprint, edges=self.edges
-            )
-            return self.adopt(half)
+            try:
+                with _on_disk():
+                    Collection.create(
+                        half,
+                        name=name,
+                        settings=settings,
+                        dimensions=dimensions,
+                        fingerprint=fingerprint,
+                        edges=self.edges,
+                    )
+                    return self.adopt(half)
+            except BaseException:
+                shutil.rmtree(half, ignore_errors=True)
+                raise
 
     def adopt(self, half: Path) -> Collection:
         """Give a complete folder named `new-<id>` its place, and open it."""
@@ -116,8 +131,9 @@ class Catalog:
                     f"{name!r} is an alias of {collection.name!r}: delete the index by its own name", param="index"
                 )
             collection.close()
-            trash = collection.folder.rename(self.folder / f"{TRASH}{collection.folder.name}")
-            sync_folder(self.folder)
+            with _on_disk():
+                trash = collection.folder.rename(self.folder / f"{TRASH}{collection.folder.name}")
+                sync_folder(self.folder)
             del self._collections[collection.folder.name]
             shutil.rmtree(trash, ignore_errors=True)
             return collection
@@ -173,6 +189,17 @@ class Catalog:
             if (stamp := collection.aliases().get(name)) is not None:
                 claims.append((stamp, collection))
         return max(claims, key=lambda claim: claim[0])[1] if claims else None
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """Give the file system's errors our names."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull("the disk (or the quota) is full") from error
+        raise StoreUnavailable(f"the data folder cannot be used: {error.strerror or error}") from error
 
 
 def check_name(name: str) -> str:
