@@ -1,0 +1,95 @@
+"""A disk that is full, cannot be written, or has an owner already: the reason is told, and what was accepted stays."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+from pathlib import Path
+
+import pytest
+
+from grace.checkpoint import Checkpoint
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
+from grace_server import cli
+from grace_server.app import create_app
+from grace_server.settings import Settings
+from tests.faults.conftest import Start, World
+from tests.server.conftest import Serve
+
+FULL = Path("/dev/full")  # where every write says that there is no space
+
+
+def documents(first: int, number: int) -> list[dict[str, str]]:
+    return [{"id": f"d{first + i}", "text": f"River number {first + i} rises."} for i in range(number)]
+
+
+async def test_cache_index_jobs_and_logs_on_a_disk_that_takes_nothing(start: Start, world: World) -> None:
+    async with start(seconds=0.3, log=FULL, **world.variables) as child:
+        await child.ask("PUT", "/indexes/a", 201, settings={"document_mode": "reason"})
+        await child.ask("POST", "/indexes/a/documents", 200, documents=documents(0, 2), wait=True)
+        accepted = await child.ask("POST", "/indexes/a/documents", 202, documents=documents(2, 6))
+        job = f"/jobs/{accepted['job']['id']}"
+        for error, code in ((errno.ENOSPC, "store_full"), (errno.EROFS, "store_unavailable")):
+            world.becomes(error=error)
+
+            # The cache is done without; the index refuses what it could not keep, and is searched as before.
+            assert (await child.ask("POST", "/embed", 200, input=f"A text on a disk with error {error}."))["data"]
+            reply = await child.client.post("/indexes/a/documents", json={"documents": documents(90, 2)})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, code)
+            assert int(reply.headers["retry-after"]) > 0
+            assert (await child.ask("POST", "/search", 200, index="a", query="river", method="lexical"))["hits"]
+            assert (await child.client.put("/indexes/b", json={})).status_code == 503
+            assert (await child.client.get("/readyz")).status_code == 200
+            await asyncio.sleep(1)  # long enough for a document in work to meet the disk
+            assert (await child.ask("GET", job, 200))["state"] == "running"
+
+        # As soon as there is room, what was accepted goes on by itself, and nothing refused is there.
+        world.becomes()
+        async with asyncio.timeout(40):
+            while (await child.ask("GET", job, 200))["state"] != "done":  # noqa: ASYNC110 - over HTTP
+                await asyncio.sleep(0.1)
+        assert (await child.ask("GET", job, 200))["failed"] == 0
+        await child.ask("GET", "/indexes/a/documents/d90", 404)
+        assert (await child.ask("GET", "/indexes/a", 200))["documents"]["ready"] == 8
+        child.send(signal.SIGTERM)
+        assert await child.ended() == 0
+
+
+async def test_a_data_folder_that_cannot_be_written_ends_the_start_with_its_reason(start: Start, world: World) -> None:
+    world.becomes(error=errno.EROFS)
+    async with start(**world.variables) as child:
+        assert await child.ended() == 3
+        logged = child.log.read_text()
+    assert "cannot be the data folder: Read-only file system" in logged
+    assert "Traceback" not in logged
+
+
+async def test_a_cache_folder_that_cannot_be_written_costs_time_and_nothing_else(
+    start: Start, world: World, tmp_path: Path
+) -> None:
+    world.becomes(error=errno.EROFS)
+    under = {**world.variables, "WORLD_UNDER": str(tmp_path / "data" / "cache")}
+    async with start(**under) as child:
+        for _ in range(2):
+            assert not (await child.ask("POST", "/embed", 200, input="a text"))["data"][0]["cached"]
+        child.send(signal.SIGTERM)
+        assert await child.ended() == 0
+        logged = child.log.read_text()
+    assert logged.count("the cache cannot be used; going on without it") == 1
+
+
+async def test_the_second_server_on_a_data_folder_is_refused_with_the_reason(
+    serve: Serve, checkpoint: Checkpoint, prompter: Prompter, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await serve()
+    settings = Settings(model=str(checkpoint.folder), data_dir=first.settings.data_dir, port=0)
+    second = create_app(settings, engine=FakeEngine(prompter), checkpoint=checkpoint)
+    with caplog.at_level(logging.ERROR):
+        async with asyncio.timeout(20):
+            assert await cli.serve(second, settings, cli.listen(settings)) == 3
+    [told] = [record for record in caplog.records if record.message == "the model cannot be served"]
+    assert "one process writes an index at a time" in told.__dict__["error"]
+    assert (await first.embed(input="unharmed"))["data"]
