@@ -1,10 +1,14 @@
 """Lexical, dense and hybrid search on Cranfield, CISI and LISA: nDCG@10, and what the fusion's settings are worth.
 
     python bench/retrieval.py --data ../shared/data --json bench/results/retrieval.json
-    python bench/retrieval.py --data ../shared/data --lexical --json bench/results/lexical.json    (no model: a minute)
+    python bench/retrieval.py --data ../shared/data --mode reason --sets cranfield --json bench/results/rationales.json
+    python bench/retrieval.py --data ../shared/data --model lsa --json bench/results/retrieval_lsa.json  (no model)
+    python bench/retrieval.py --data ../shared/data --lexical --json bench/results/lexical.json          (no model)
 
-Dense vectors are the model's, in direct mode unless `--mode reason`. Fusion is chosen on one half of the queries and
-judged on the other, both ways round, so that no query judges what it helped to choose.
+Dense vectors are the model's, in direct mode unless `--mode reason`, where documents are found by the words of their
+rationales, too. `lsa` stands for a strong model: latent semantic analysis of each collection in 128 dimensions. Fusion
+is chosen on one half of the queries and judged on the other, both ways round, so that no query judges what it helped to
+choose. With `--kept FOLDER` a run that was cut off goes on where it was, and a second one asks no model.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the 
 
 import argparse
 import gzip
+import hashlib
 import json
 import math
 import statistics
@@ -31,9 +36,10 @@ from grace.checkpoint import BUNDLED_NAME
 from grace.model import Grace
 from grace_server.index.approximate import use_threads
 from grace_server.index.catalog import Catalog
-from grace_server.index.collection import Collection
+from grace_server.index.collection import RATIONALE_WEIGHT, Collection
 from grace_server.index.edges import Edges
 from grace_server.index.fusion import RANK_CONSTANT, fuse
+from grace_server.index.lexical import search_words
 from grace_server.index.searching import FUSION_DEPTH, FUSION_WEIGHTS
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vector_index import Neighbours
@@ -42,6 +48,10 @@ SETS = ("cranfield", "cisi", "lisa")
 CONSTANTS = (5.0, 10.0, 20.0, 40.0, 60.0)
 DENSE_WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # beside 1 for lexical
 DEFAULT = (RANK_CONSTANT, FUSION_WEIGHTS[0] / FUSION_WEIGHTS[1])
+RATIONALE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+AT_ONCE = 200  # texts between two files that are kept
+LSA = "lsa"
+LSA_DIMENSIONS = 128
 
 Choice = tuple[float, float]  # rank constant, weight of the dense list
 
@@ -53,7 +63,8 @@ class Asked:
     gains: dict[str, float]
     dense: Neighbours
     lexical: Neighbours
-    ids: dict[int, str]  # of both lists
+    ids: dict[int, str]  # of all lists
+    by_weight: dict[float, Neighbours]  # lexical, by the weight of a word in the rationale
 
     def ndcg(self, ranked: Neighbours) -> float:
         return ndcg([self.gains.get(self.ids[label], 0.0) for label in ranked.labels[:10].tolist()], self.gains)
@@ -87,16 +98,46 @@ def judgements(path: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def ask(
-    collection: Collection, queries: list[dict[str, Any]], vectors: npt.NDArray[np.float32], gains: Any
-) -> list[Asked]:
-    asked = []
-    for query, vector in zip(queries, vectors, strict=True):
-        [dense] = collection.dense(vector[None], FUSION_DEPTH)
-        lexical = collection.lexical(query["text"], FUSION_DEPTH)
-        documents = collection.documents(np.union1d(dense.labels, lexical.labels))
-        asked.append(Asked(gains[query["id"]], dense, lexical, {n: d.id for n, d in documents.items()}))
-    return asked
+@dataclass
+class Made:
+    """What a model made of some texts."""
+
+    vectors: npt.NDArray[np.float32]  # (N, H)
+    rationales: list[str]  # empty where it wrote none
+
+
+def made_by(model: Grace, texts: list[str], role: Any, mode: Any, kept: Path | None) -> Made:
+    """Vectors and rationales, a file of them for every 200 texts."""
+    vectors, rationales = [], []
+    for start in range(0, len(texts), AT_ONCE):
+        some = texts[start : start + AT_ONCE]
+        asked = json.dumps([model.checkpoint.fingerprint, role, mode, some]).encode()
+        file = None if kept is None else kept / f"{hashlib.sha256(asked).hexdigest()[:32]}.npz"
+        if file is None or not file.exists():
+            found = model.represent(some, role=role, mode=mode)
+            rows = np.stack([one.vector(model.checkpoint.config.pooling) for one in found])
+            words = [one.rationale.text if one.rationale else "" for one in found]
+            if file is not None:
+                np.savez(file, vectors=rows, rationales=np.array(words))
+        else:
+            with np.load(file) as stored:
+                rows, words = stored["vectors"], stored["rationales"].tolist()
+        vectors.append(rows)
+        rationales += words
+    return Made(np.concatenate(vectors), rationales)
+
+
+def made_by_lsa(texts: list[str], queries: list[str]) -> tuple[Made, Made]:
+    """Latent semantic analysis, fitted on the documents alone."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    words = TfidfVectorizer(sublinear_tf=True, stop_words="english")
+    plane = TruncatedSVD(LSA_DIMENSIONS, random_state=0)
+    documents = normalize(plane.fit_transform(words.fit_transform(texts)) + 1e-9)
+    asked = normalize(plane.transform(words.transform(queries)) + 1e-9)
+    return Made(documents.astype(np.float32), [""] * len(texts)), Made(asked.astype(np.float32), [""] * len(queries))
 
 
 def read(folder: Path) -> tuple[dict[str, dict[str, float]], dict[str, str], list[dict[str, Any]]]:
@@ -123,16 +164,42 @@ def lexical(folder: Path, data_dir: Path) -> float:
     return mean(scores)
 
 
-def measure(folder: Path, model: Grace, mode: Any, data_dir: Path) -> list[Asked]:
+def measure(folder: Path, model: Grace | None, mode: Any, kept: Path | None, data_dir: Path) -> list[Asked]:
+    """Ask a collection of all documents every query. `model` None: latent semantic analysis."""
     gains, texts, queries = read(folder)
-    found = model.encode([text or "." for text in texts.values()], role="document", mode=mode)
-    asked = model.encode([query["text"] for query in queries], role="query", mode=mode)
+    bodies, words = [text or "." for text in texts.values()], [query["text"] for query in queries]
+    if model is None:
+        documents, asked = made_by_lsa(bodies, words)
+    else:
+        documents = made_by(model, bodies, "document", mode, kept)
+        asked = made_by(model, words, "query", mode, kept)
     catalog = Catalog(data_dir, Edges())
-    collection = catalog.create(folder.name, CollectionSettings(), dimensions=found.shape[1], fingerprint=None)
-    collection.upsert([{"id": i, "text": t, "vector": v} for (i, t), v in zip(texts.items(), found, strict=True)])
-    answers = ask(collection, queries, asked, gains)
+    dimensions = documents.vectors.shape[1]
+    collection = catalog.create(folder.name, CollectionSettings(), dimensions=dimensions, fingerprint=None)
+    collection.upsert(
+        [
+            {"id": i, "text": text, "vector": vector, "rationale": rationale or None}
+            for (i, text), vector, rationale in zip(texts.items(), documents.vectors, documents.rationales, strict=True)
+        ]
+    )
+    answers = [ask(collection, *pair, gains) for pair in zip(queries, asked.vectors, strict=True)]
     catalog.close()
     return answers
+
+
+def ask(
+    collection: Collection, query: dict[str, Any], vector: npt.NDArray[np.float32], gains: dict[str, dict[str, float]]
+) -> Asked:
+    def words(weight: float) -> Neighbours:
+        return collection.store.read(
+            lambda c: search_words(c, query["text"], k=FUSION_DEPTH, clause=None, rationale_weight=weight)
+        )
+
+    [dense] = collection.dense(vector[None], FUSION_DEPTH)
+    lexical = {weight: words(weight) for weight in {*RATIONALE_WEIGHTS, RATIONALE_WEIGHT}}
+    labels = np.unique(np.concatenate([dense.labels, *(found.labels for found in lexical.values())]))
+    ids = {n: d.id for n, d in collection.documents(labels).items()}
+    return Asked(gains[query["id"]], dense, lexical[RATIONALE_WEIGHT], ids, lexical)
 
 
 def mean(values: list[float]) -> float:
@@ -147,7 +214,9 @@ def best(halves: list[list[Asked]], choices: list[Choice]) -> Choice:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--model", default=BUNDLED_NAME)
+    parser.add_argument("--model", default=BUNDLED_NAME, help=f"a checkpoint, or {LSA}")
+    parser.add_argument("--sets", choices=SETS, nargs="+", default=SETS)
+    parser.add_argument("--kept", type=Path, help="keep what the model made there")
     parser.add_argument("--engine", choices=("vllm", "transformers"), default="transformers")
     parser.add_argument("--mode", choices=("direct", "reason"), default="direct")
     parser.add_argument("--lexical", action="store_true", help="lexical search alone")
@@ -156,20 +225,30 @@ def main() -> None:
     use_threads(1)
     if arguments.lexical:
         with tempfile.TemporaryDirectory() as folder:
-            report({f"{n}_lexical": lexical(arguments.data / n, Path(folder)) for n in SETS}, arguments.json)
+            report({f"{n}_lexical": lexical(arguments.data / n, Path(folder)) for n in arguments.sets}, arguments.json)
         return
-    figures: dict[str, Any] = {"model": arguments.model, "mode": arguments.mode}
-    model = Grace.load(arguments.model, engine=arguments.engine)
-    figures["fingerprint"] = model.checkpoint.fingerprint
-    with tempfile.TemporaryDirectory() as folder:
-        asked = {name: measure(arguments.data / name, model, arguments.mode, Path(folder)) for name in SETS}
+    figures: dict[str, Any] = {"model": arguments.model}
+    model = None
+    if arguments.model != LSA:
+        model = Grace.load(arguments.model, engine=arguments.engine)
+        figures |= {"mode": arguments.mode, "fingerprint": model.checkpoint.fingerprint}
+    if arguments.kept:
+        arguments.kept.mkdir(parents=True, exist_ok=True)
+    asked: dict[str, list[Asked]] = {}
+    for name in arguments.sets:
+        with tempfile.TemporaryDirectory() as folder:
+            asked[name] = measure(arguments.data / name, model, arguments.mode, arguments.kept, Path(folder))
     for name, answers in asked.items():
         figures[f"{name}_lexical"] = mean([a.ndcg(a.lexical) for a in answers])
         figures[f"{name}_dense"] = mean([a.ndcg(a.dense) for a in answers])
         figures[f"{name}_hybrid"] = mean([a.hybrid(DEFAULT) for a in answers])
     for kind in ("lexical", "dense", "hybrid"):
-        figures[f"mean_{kind}"] = mean([figures[f"{name}_{kind}"] for name in SETS])
-    figures["mean_better_of_two"] = mean([max(figures[f"{n}_lexical"], figures[f"{n}_dense"]) for n in SETS])
+        figures[f"mean_{kind}"] = mean([figures[f"{name}_{kind}"] for name in asked])
+    figures["mean_better_of_two"] = mean([max(figures[f"{n}_lexical"], figures[f"{n}_dense"]) for n in asked])
+    if arguments.mode == "reason":
+        for weight in RATIONALE_WEIGHTS:
+            scores = [statistics.fmean(a.ndcg(a.by_weight[weight]) for a in answers) for answers in asked.values()]
+            figures[f"mean_lexical_rationale_weight_{weight:g}"] = mean(scores)
 
     choices = [(constant, weight) for constant in CONSTANTS for weight in DENSE_WEIGHTS]
     for choice in choices:

@@ -77,6 +77,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def disk_reads() -> int:
+    """Bytes that this process has waited for the disk for, so far."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["read_bytes"])
+
+
 def ingest(collection: Collection, vectors: Floats) -> dict[str, float]:
     """Documents per second, durable, in batches, from the call to the commit; and per second of the processor's time
     that this process got, which says what it would be on a machine with nothing else to do.
@@ -108,6 +114,7 @@ def compare(collection: Collection, vectors: Floats, queries: Floats, truth: npt
     """One query at a time: raw FAISS, our dense search, and our dense search with the documents fetched."""
     raw = raw_search(collection, vectors)
     times: dict[str, list[float]] = {"raw": [], "store": [], "documents": []}
+    before = disk_reads()
     for turn, query in enumerate(queries):
         one = query[None]
         works: list[tuple[str, Callable[[], object]]] = [
@@ -121,6 +128,7 @@ def compare(collection: Collection, vectors: Floats, queries: Floats, truth: npt
     return medians | {
         "store_over_raw": medians["store_p50_ms"] / medians["raw_p50_ms"],
         "documents_over_raw": medians["documents_p50_ms"] / medians["raw_p50_ms"],
+        "disk_mb_read_meanwhile": (disk_reads() - before) / 1e6,
         "recall_at_10": recall(collection, queries, truth),
     }
 

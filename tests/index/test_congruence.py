@@ -113,6 +113,8 @@ def test_an_engine_answers_like_brute_force(
     for k in (1, 10, 1_000):
         for query, found in zip(QUERIES, index.search(QUERIES, k, allowed=allowed), strict=True):
             assert_right(found, query, candidates, k)
+            [alone] = index.search(query[None], k, allowed=allowed)
+            assert_right(alone, query, candidates, k)
 
 
 def assert_right(found: Neighbours, query: Floats, candidates: list[int], k: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import faiss as faiss_with_stubs
 import numpy as np
 
-from grace_server.index.matrix import Living, nearest
+from grace_server.index.matrix import Living, nearest_of
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vectors import Floats, Labels
 
@@ -144,7 +144,7 @@ class Base:
     def scan(self, queries: Floats, k: int, positions: Labels) -> tuple[Labels, Floats] | None:
         """Labels and scores of the nearest among some positions, exactly; None if the vectors are not in memory."""
         rows = self.rows()
-        return None if rows is None else nearest(queries, self.labels[positions], rows[positions], k)
+        return None if rows is None else nearest_of(queries, self.labels, rows, k, positions)
 
     def extended(self, labels: Labels, vectors: Floats, stop: Callable[[], bool]) -> Base:
         """A copy of this base with (N,) more rows, whose labels it does not have.

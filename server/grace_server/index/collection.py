@@ -322,7 +322,7 @@ class Collection:
                 if (cached := self._filters.get(key)) is not None:
                     self._filters.move_to_end(key)
                     return cached
-            labels = reading.searchable(connection, clause)
+            labels = reading.allowed(connection, clause, None if self.local is None else self.local.labels)
         with self._filters_lock:
             self._filters[key] = labels
             while len(self._filters) > FILTERS_CACHED:

@@ -26,6 +26,7 @@ MAX_METADATA_DEPTH = 16
 MAX_BATCH = 10_000
 _INT64 = 2**63
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +150,7 @@ def canonical_metadata(value: object, *, param: str) -> str:
     if not isinstance(value, dict):
         raise InvalidValue(f"{param} must be an object", param=param)
     _check_json(value, param, MAX_METADATA_DEPTH)
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = _CANONICAL.encode(value)
     if len(text.encode()) > MAX_METADATA_BYTES:
         raise TooLarge(f"{param} is over the limit of {MAX_METADATA_BYTES} bytes", param=param)
     return text

@@ -17,6 +17,7 @@ What a comparison means (each is true or false, never unknown; `!=`, `not in` ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +43,25 @@ _LOGIC = ("AND", "OR", "NOT")
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
-    """A filter as SQL over the table `document`: an expression that is 0 or 1, and its parameters."""
+class Select:
+    """A SELECT of labels out of the entries of the metadata alone."""
 
     sql: str
     parameters: tuple[str | int | float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A filter as SQL over the table `document`: an expression that is 0 or 1, and its parameters.
+
+    To ask it of each document costs as much as there are documents. `within` selects the documents it lets through,
+    `without` those it does not; both are None where a document has to be looked at.
+    """
+
+    sql: str
+    parameters: tuple[str | int | float, ...]
+    within: Select | None = None
+    without: Select | None = None  # at most one of the two is given
 
 
 def compile_filter(value: object, *, param: str = "filter") -> Clause:
@@ -91,9 +106,13 @@ class _Compiler:
         if not isinstance(conditions, list) or not conditions:
             raise InvalidValue(f"{here} must be a list that is not empty", param=here)
         parts = [self.filter(inner, f"{here}[{i}]", depth - 1) for i, inner in enumerate(conditions)]
-        joined = f" {'OR' if operator == 'OR' else 'AND'} ".join(part.sql for part in parts)
-        parameters = tuple(p for part in parts for p in part.parameters)
-        return Clause(f"(NOT ({joined}))" if operator == "NOT" else f"({joined})", parameters)
+        match operator:
+            case "OR":
+                return _any_of(parts)
+            case "NOT":
+                return _negated(_all_of(parts))
+            case _:
+                return _all_of(parts)
 
 
 def _comparison(operator: str, field: object, value: object, here: str) -> Clause:
@@ -149,8 +168,8 @@ def _is_in(path: str, value: object, at: str) -> Clause:
         kept = list(dict.fromkeys(one for its, one in plain if its == kind))
         parts.append(_found(f"kind = {kind} AND value IN ({', '.join('?' * len(kept))})", path, *kept))
     if not parts:
-        return Clause("(0)", ())
-    return Clause(f"({' OR '.join(p.sql for p in parts)})", tuple(x for p in parts for x in p.parameters))
+        return Clause("(0)", (), within=Select("SELECT label FROM field WHERE 0", ()))
+    return _any_of(parts)
 
 
 def _contains(path: str, value: Scalar) -> Clause:
@@ -168,7 +187,44 @@ def _exists(path: str) -> Clause:
 
 def _found(condition: str, path: str, *parameters: str | int | float) -> Clause:
     """Documents with an entry at a path. The condition is our own text; what a caller gave is in the parameters."""
-    return Clause(f"(document.label IN (SELECT label FROM field WHERE path = ? AND {condition}))", (path, *parameters))
+    entries = Select(f"SELECT label FROM field WHERE path = ? AND {condition}", (path, *parameters))
+    return Clause(f"(document.label IN ({entries.sql}))", entries.parameters, within=entries)
+
+
+def _all_of(parts: Sequence[Clause]) -> Clause:
+    """All of some clauses, of which there is at least one."""
+    within, without = _selects_all(parts)
+    return Clause(f"({' AND '.join(p.sql for p in parts)})", _parameters(parts), within, without)
+
+
+def _any_of(parts: Sequence[Clause]) -> Clause:
+    """Any of some clauses, of which there is at least one: what not all of their negations let through."""
+    without, within = _selects_all([_negated(part) for part in parts])
+    return Clause(f"({' OR '.join(p.sql for p in parts)})", _parameters(parts), within, without)
+
+
+def _selects_all(parts: Sequence[Clause]) -> tuple[Select | None, Select | None]:
+    """`within` and `without` of all of some clauses."""
+    within = [part.within for part in parts if part.within is not None]
+    without = [part.without for part in parts if part.without is not None]
+    if len(within) + len(without) < len(parts):
+        return None, None
+    outside = _compound("UNION", without) if without else None
+    if not within:
+        return None, outside
+    inside = _compound("INTERSECT", within)
+    return (inside if outside is None else _compound("EXCEPT", [inside, outside])), None
+
+
+def _compound(operator: str, selects: Sequence[Select]) -> Select:
+    if len(selects) == 1:
+        return selects[0]
+    sql = f" {operator} ".join(f"SELECT label FROM ({one.sql})" for one in selects)
+    return Select(sql, _parameters(selects))
+
+
+def _parameters(parts: Sequence[Clause] | Sequence[Select]) -> tuple[str | int | float, ...]:
+    return tuple(parameter for part in parts for parameter in part.parameters)
 
 
 def _also(clause: Clause, sql: str, path: str, value: Scalar) -> Clause:
@@ -182,7 +238,7 @@ def _is_long(value: Scalar) -> bool:
 
 
 def _negated(clause: Clause) -> Clause:
-    return Clause(f"(NOT {clause.sql})", clause.parameters)
+    return Clause(f"(NOT {clause.sql})", clause.parameters, within=clause.without, without=clause.within)
 
 
 def _path(field: object, at: str) -> str:
@@ -217,7 +273,7 @@ def is_date(text: str) -> bool:
 
 
 def matching(clause: Clause) -> tuple[str, tuple[Any, ...]]:
-    """SQL and parameters that select the labels of searchable documents that a filter lets through."""
+    """SQL and parameters that select the labels of searchable documents that a filter lets through, asking each."""
     # This index alone answers it; by the table itself SQLite would read the pages that hold the texts.
     return (
         f"SELECT label FROM document INDEXED BY document_state WHERE state = 'ready' AND {clause.sql}",

@@ -1,8 +1,14 @@
-"""Lexical search: BM25 by SQLite FTS5 over texts and rationales."""
+"""Lexical search: BM25 by SQLite FTS5 over texts and rationales, and keeping that index up to date.
+
+The table `lexical` indexes texts that stand in `document` alone, so what leaves it has to be said word for word: remove
+documents before their texts change or go, add them afterwards. `verify` finds out if that was forgotten.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +28,24 @@ def match_expression(query: str) -> str | None:
     words = list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
     words = [word for word in words if word not in STOPWORDS] or words
     return " OR ".join(f'"{word}"' for word in words[:MAX_TERMS]) or None
+
+
+def add(connection: Connection, labels: Sequence[int]) -> None:
+    """Index the texts and rationales of documents, as they are stored now."""
+    connection.execute(
+        "INSERT INTO lexical (rowid, text, rationale) SELECT label, text, rationale FROM document "
+        "WHERE label IN (SELECT value FROM json_each(?))",
+        (json.dumps(labels),),
+    )
+
+
+def remove(connection: Connection, labels: Sequence[int]) -> None:
+    """Forget the texts and rationales of documents, which are still stored as they were when they were added."""
+    connection.execute(
+        "INSERT INTO lexical (lexical, rowid, text, rationale) SELECT 'delete', label, text, rationale FROM document "
+        "WHERE label IN (SELECT value FROM json_each(?))",
+        (json.dumps(labels),),
+    )
 
 
 def search_words(

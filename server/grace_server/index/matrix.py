@@ -111,8 +111,7 @@ class Matrix:
         """Labels and scores (Q, k') of the nearest living rows, best first, k' = min(k, how many may be found)."""
         if allowed is not None:
             keep = self.alive & np.isin(self.rows.labels[: self.size], allowed)
-            labels, vectors = self.rows.labels[: self.size][keep], self.rows.vectors[: self.size][keep]
-            return nearest(queries, labels, vectors, k)
+            return nearest_of(queries, self.rows.labels, self.rows.vectors[: self.size], k, np.flatnonzero(keep))
         return nearest(queries, self.rows.labels, self.rows.vectors[: self.size], k, alive=self.alive, dead=self.dead)
 
     def _grown(self, size: int) -> _Rows:
@@ -156,3 +155,34 @@ def nearest(
         selector,
     )
     return labels[positions], scores
+
+
+def nearest_of(
+    queries: Floats,  # (Q, H)
+    labels: Labels,  # (N,) or more
+    vectors: Floats,  # (N, H) contiguous
+    k: int,
+    positions: Labels,  # (M,) which of them
+) -> tuple[Labels, Floats]:
+    """Labels and inner products (Q, k') of the nearest among some rows."""
+    k = min(k, len(positions))
+    if k <= 0 or len(queries) > 1:  # many queries are worth a copy, one is answered sooner where the rows are
+        return nearest(queries, labels[positions], vectors[positions], k)
+    # Names for all of them: FAISS gets bare pointers.
+    queries, positions = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(positions, np.int64)
+    scores = np.empty((len(queries), k), np.float32)
+    found = np.empty((len(queries), k), np.int64)
+    faiss.knn_inner_products_by_idx(
+        faiss.swig_ptr(queries),
+        faiss.swig_ptr(vectors),
+        faiss.swig_ptr(positions),
+        queries.shape[1],
+        len(queries),
+        len(vectors),
+        len(positions),
+        k,
+        faiss.swig_ptr(scores),
+        faiss.swig_ptr(found),
+        0,  # every query has the same positions
+    )
+    return labels[found], scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,12 +84,24 @@ def ids(connection: Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT id FROM document")}
 
 
-def searchable(connection: Connection, clause: Clause | None = None) -> Labels:
-    """(N,) ascending labels of the documents that have a vector, and that a filter lets through."""
-    sql, parameters = ("SELECT label FROM document WHERE state = 'ready'", ()) if clause is None else matching(clause)
-    labels = np.fromiter((row[0] for row in connection.execute(sql, parameters)), dtype=np.int64)
-    labels.sort()
-    return labels
+def searchable(connection: Connection) -> Labels:
+    """(N,) ascending labels of the documents that have a vector."""
+    return _labels(connection, "SELECT label FROM document WHERE state = 'ready'", ())
+
+
+def allowed(connection: Connection, clause: Clause, held: Callable[[], Labels] | None) -> Labels:
+    """(N,) ascending labels that a filter lets through: all searchable ones among them, and perhaps others.
+
+    `held` gives the labels of the vector index, if that is cheap: what a filter does not let through is taken off them.
+    """
+    if clause.within is not None:
+        return _labels(connection, clause.within.sql, clause.within.parameters)
+    if clause.without is None or held is None:
+        return _labels(connection, *matching(clause))
+    last = connection.execute("SELECT coalesce(max(label), -1) FROM document").fetchone()[0]
+    labels = held()
+    known = labels[labels <= last]  # of later ones this connection cannot say what they are
+    return np.setdiff1d(known, _labels(connection, clause.without.sql, clause.without.parameters), assume_unique=True)
 
 
 def vectors(connection: Connection, labels: Labels, *, dimensions: int) -> tuple[Labels, Floats]:
@@ -138,18 +150,6 @@ def pending(connection: Connection, *, limit: int, skip: Sequence[int] = ()) -> 
     return [Pending(*row) for row in rows]
 
 
-def counts(connection: Connection) -> Counts:
-    """Documents by state, tombstones, and the last seq."""
-    states = dict(connection.execute("SELECT state, count(*) FROM document GROUP BY state"))
-    tombstones = connection.execute("SELECT count(*) FROM tombstone").fetchone()[0]
-    return Counts(
-        ready=states.get("ready", 0),
-        pending=states.get("pending", 0),
-        failed=states.get("failed", 0),
-        cancelled=states.get("cancelled", 0),
-        tombstones=tombstones,
-        seq=last_seq(connection),
-    )
 def pending_labels(connection: Connection, *, limit: int) -> Labels:
     """(N,) labels of documents that wait for their vectors, oldest first."""
     rows = connection.execute("SELECT label FROM document WHERE state = 'pending' ORDER BY label LIMIT ?", (limit,))
@@ -166,6 +166,18 @@ def pending_among(connection: Connection, labels: Labels) -> list[Pending]:
     return [Pending(*row) for row in rows]
 
 
+def counts(connection: Connection) -> Counts:
+    """Documents by state, tombstones, and the last seq."""
+    states = dict(connection.execute("SELECT state, count(*) FROM document GROUP BY state"))
+    tombstones = connection.execute("SELECT count(*) FROM tombstone").fetchone()[0]
+    return Counts(
+        ready=states.get("ready", 0),
+        pending=states.get("pending", 0),
+        failed=states.get("failed", 0),
+        cancelled=states.get("cancelled", 0),
+        tombstones=tombstones,
+        seq=last_seq(connection),
+    )
 
 
 def last_seq(connection: Connection) -> int:
@@ -176,6 +188,11 @@ def last_seq(connection: Connection) -> int:
 def settings(connection: Connection) -> dict[str, str]:
     """What was decided when the collection was created, and is kept beside the documents."""
     return dict(connection.execute("SELECT key, value FROM setting"))
+
+
+def _labels(connection: Connection, sql: str, parameters: Sequence[Any]) -> Labels:
+    """Selected labels, ascending, each once."""
+    return np.unique(np.fromiter((row[0] for row in connection.execute(sql, parameters)), dtype=np.int64))
 
 
 def _document(row: tuple[Any, ...]) -> Document:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grace.representation import Rationale, Segment
-from grace_server.index import jobs, metadata
+from grace_server.index import jobs, lexical, metadata
 from grace_server.index.document import DocumentInput
 from grace_server.index.filters import Clause
 from grace_server.index.store import Connection
@@ -109,6 +109,7 @@ def upsert(
         "rationale) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
+    lexical.add(connection, [row[0] for row in rows])
     metadata.add(connection, fields)
     connection.executemany("INSERT INTO vector VALUES (?, ?)", [(one, to_blob(vector)) for one, vector in vectors])
     for earlier, number in moved.items():
@@ -141,6 +142,8 @@ def embed(connection: Connection, outcomes: Sequence[Embedded], *, fingerprint: 
     fresh = [outcome for outcome in outcomes if outcome.label in waiting]
     seq = _take_seq(connection, len(fresh)) - len(fresh)
     by_job: dict[str, int] = defaultdict(int)
+    reworded = [outcome.label for outcome in fresh if outcome.rationale is not None]
+    lexical.remove(connection, reworded)
     for i, outcome in enumerate(fresh, start=1):
         written = outcome.rationale
         connection.execute(
@@ -161,6 +164,7 @@ def embed(connection: Connection, outcomes: Sequence[Embedded], *, fingerprint: 
                 (outcome.label, spans, outcome.precision, to_blob(outcome.sums, outcome.precision)),
             )
         by_job[waiting[outcome.label][0]] += 1
+    lexical.add(connection, reworded)
     for job, number in by_job.items():
         jobs.count(connection, job, done=number, now=now)
     return Change(
@@ -237,7 +241,9 @@ def _delete(connection: Connection, doomed: list[_Stored], *, now: float) -> Cha
 
 def _drop(connection: Connection, doomed: Sequence[_Stored]) -> None:
     metadata.remove(connection, [(old.label, old.metadata) for old in doomed])
-    connection.executemany("DELETE FROM document WHERE label = ?", [(old.label,) for old in doomed])
+    labels = [old.label for old in doomed]
+    lexical.remove(connection, labels)
+    connection.execute("DELETE FROM document WHERE label IN (SELECT value FROM json_each(?))", (json.dumps(labels),))
 
 
 def _take_seq(connection: Connection, number: int) -> int:
