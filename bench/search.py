@@ -42,6 +42,13 @@ Floats = npt.NDArray[np.float32]
 BATCH = 2_000
 K = 10
 LATENT = 32
+KINDS = {  # `auto` as it comes; the others are built at any size
+    "auto": CollectionSettings(),
+    "flat": CollectionSettings(kind="flat"),
+    "ivf": CollectionSettings(kind="ivf", flat_limit=1_000),
+    "hnsw": CollectionSettings(kind="hnsw", flat_limit=1_000),
+    "sq8": CollectionSettings(kind="ivf", flat_limit=1_000, quantization="sq8"),
+}
 FILTER = {"field": "n", "operator": "==", "value": 7}  # one row in a hundred
 
 
@@ -225,9 +232,7 @@ def measure(kind: str, vectors: Floats, queries: Floats, truth: npt.NDArray[np.i
     if list(catalog):
         collection = catalog.get("a")
     else:
-        # `auto` as it comes; the others are built at any size.
-        settings = CollectionSettings() if kind == "auto" else CollectionSettings(kind=kind, flat_limit=1_000)
-        collection = catalog.create("a", settings, dimensions=vectors.shape[1], fingerprint=None)
+        collection = catalog.create("a", KINDS[kind], dimensions=vectors.shape[1], fingerprint=None)
         found |= ingest(collection, vectors)
         print(kind, "ingested", found, file=sys.stderr, flush=True)
         found["build_s"] = timed(collection.maintain) / 1000
@@ -247,7 +252,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--kind", choices=("auto", "flat", "ivf", "hnsw"), action="append")
+    parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--folder", type=Path, help="keep the data there; where it is already, it is not written again")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
@@ -273,7 +278,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         "cores": os.cpu_count(),
         "load_at_start": round(os.getloadavg()[0], 1),
     }
-    for kind in arguments.kind or ("flat", "ivf", "hnsw"):
+    for kind in arguments.kind or ("flat", "ivf", "hnsw", "sq8"):
         with nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory() as folder:
             found = measure(kind, vectors, queries, truth, Path(folder))
         report[kind] = {n: round(v, 4) if isinstance(v, float) else v for n, v in found.items()}
