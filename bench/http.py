@@ -12,55 +12,24 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
 
 import asyncio
-import os
-import socket
 import statistics
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
-from bench._shared import arguments, median_ratio, model_100m, report, texts
+from bench._server import served
+from bench._shared import arguments, model_100m, ratios, report, texts, with_interval
 
 KV_GIB = 0.5
 
 
 def main() -> None:
     options = arguments(__doc__ or "", texts=64, rounds=5, tokens=32, repeats=200)
-    with model_100m() as folder, tempfile.TemporaryDirectory() as data, server(folder, Path(data)) as address:
-        figures = measure(folder, address, options.texts, options.rounds, options.tokens)
-        figures |= asyncio.run(cached(address, options.repeats))
+    with model_100m() as folder, served(model=folder, kv_cache_gib=KV_GIB, dtype="float32", max_num_seqs=64) as server:
+        figures = measure(folder, server.address, options.texts, options.rounds, options.tokens)
+        figures |= asyncio.run(cached(server.address, options.repeats))
     report(figures, options.json)
-
-
-@contextmanager
-def server(folder: Path, data: Path) -> Iterator[str]:
-    """A service on a free port, ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    settings = {"MODEL": str(folder), "DATA_DIR": str(data), "KV_CACHE_GIB": str(KV_GIB), "DTYPE": "float32"}
-    settings |= {"MAX_NUM_SEQS": "64", "PORT": str(port)}
-    environment = os.environ | {f"GRACE_{name}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "grace_server.cli"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"{address}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def measure(folder: Path, address: str, count: int, rounds: int, tokens: int) -> dict[str, Any]:
@@ -80,7 +49,7 @@ def measure(folder: Path, address: str, count: int, rounds: int, tokens: int) ->
                     grace.encode(batch, max_rationale_tokens=tokens, show_progress=False)
                 seconds[arm].append(time.perf_counter() - start)
     return {
-        "http_vs_offline": median_ratio(seconds["offline"], seconds["http"]),
+        **with_interval("http_vs_offline", ratios(seconds["offline"], seconds["http"])),
         **{f"{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()},
         "concurrent_requests": count,
         "rounds": rounds,

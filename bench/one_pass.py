@@ -27,7 +27,7 @@ import subprocess
 import time
 from typing import Any
 
-from bench._shared import arguments, median_ratio, model_100m, model_of_no_size, report, texts
+from bench._shared import arguments, model_100m, model_of_no_size, ratios, report, texts, with_interval
 
 KV_GIB = 0.25
 BATCH = 16
@@ -106,8 +106,8 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
     await one_pass.close()
     return {
         **{f"{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()},
-        "one_pass_vs_plain": median_ratio(seconds["plain"], seconds["one_pass"]),
-        "one_pass_vs_two_model": median_ratio(seconds["two_model"], seconds["one_pass"]),
+        **with_interval("one_pass_vs_plain", ratios(seconds["plain"], seconds["one_pass"])),
+        **with_interval("one_pass_vs_two_model", ratios(seconds["two_model"], seconds["one_pass"])),
         "vector_delay_ms_p50": 1000 * statistics.median(delays),
         "vector_delay_ms_p99": 1000 * statistics.quantiles(delays, n=100)[98],
         "texts": count,

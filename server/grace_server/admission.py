@@ -14,10 +14,12 @@ from grace.representation import Job, Representation
 from grace_server import logs, tracing
 from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
 from grace_server.metrics import Metrics
+from grace_server.pace import Pace
 from grace_server.stop import Item, Stop, in_background, items_of
 
 _LONGEST_RETRY_S = 60
 _BACKGROUND_SHARE = 0.5  # of the places and their tokens that background work may take
+_CERTAIN = 0.8  # of queue_timeout_s: who would wait longer, as far as can be told, is refused at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class _Inside:
 class Admission:
     """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few.
 
+    Who would wait in vain is refused at once: at the pace of late, his place would come after `queue_timeout_s`.
+
     But background work waits until no one else does, and takes half of the places at most: a search that comes while a
     million documents are being embedded finds a place.
     """
@@ -61,10 +65,12 @@ class Admission:
         self._engines, self._clock = engines, clock
         self._running = self._running_tokens = self._queued_tokens = 0
         self._background = self._background_tokens = 0  # of those running
+        self._ahead_tokens = 0  # of those queued, background work left out
         self._waiting: dict[asyncio.Future[None], int] = {}  # in order of arrival: the ticket and its tokens
         self._waiting_behind: dict[asyncio.Future[None], int] = {}  # background work
         self._inside: set[asyncio.Timeout] = set()
         self._finished_at: deque[float] = deque(maxlen=128)
+        self._pace = Pace()
         self._down = False
 
     async def represent(self, job: Job) -> Representation:
@@ -125,8 +131,10 @@ class Admission:
         try:
             yield
         finally:
+            now = self._clock()
             self._give_back(tokens, background)
-            self._finished_at.append(self._clock())
+            self._finished_at.append(now)
+            self._pace.finish(tokens, now)
             self._grant()
 
     def fail(self) -> None:
@@ -151,6 +159,8 @@ class Admission:
         limits = self._limits
         if self._queued >= limits.queued_requests or self._queued_tokens + tokens > limits.queued_tokens:
             raise self._overloaded()
+        if not background and self._wait_expected() > _CERTAIN * limits.queue_timeout_s:
+            raise self._overloaded()
         await self._queue(tokens, background)
 
     async def _queue(self, tokens: int, background: bool) -> None:
@@ -160,6 +170,9 @@ class Admission:
         self._queued_tokens += tokens
         self._show()
         begin = self._clock()
+        if not background:
+            self._ahead_tokens += tokens
+            self._pace.begin(begin)
         try:
             async with asyncio.timeout(self._limits.queue_timeout_s):
                 await ticket
@@ -196,6 +209,8 @@ class Admission:
                 self._forget(queue, ticket)
             if queue:
                 break
+        if not self._waiting:
+            self._pace.end()
         self._show()
 
     @property
@@ -203,7 +218,10 @@ class Admission:
         return len(self._waiting) + len(self._waiting_behind)
 
     def _forget(self, queue: dict[asyncio.Future[None], int], ticket: asyncio.Future[None]) -> None:
-        self._queued_tokens -= queue.pop(ticket)
+        tokens = queue.pop(ticket)
+        self._queued_tokens -= tokens
+        if queue is self._waiting:
+            self._ahead_tokens -= tokens
 
     def _has_room(self, tokens: int, background: bool) -> bool:
         limits, engines = self._limits, self._engines()
@@ -239,10 +257,15 @@ class Admission:
                 param="input",
             )
 
+    def _wait_expected(self) -> float:
+        """Seconds until a text that comes now would be let in; 0 as long as it is not known."""
+        return self._pace.seconds_for(self._ahead_tokens)
+
     def _overloaded(self) -> Overloaded:
         self._metrics.rejections.labels("queue_full").inc()
         return Overloaded(
-            f"the queue is full: {self._queued} texts with {self._queued_tokens} tokens are waiting",
+            f"the queue is full: {self._queued} texts with {self._queued_tokens} tokens are waiting"
+            + (f", which takes about {wait:.1f} s" if (wait := self._wait_expected()) else ""),
             retry_after=self._retry_after(),
         )
 

@@ -168,6 +168,7 @@ async def _open(
         front = cache
     app.state.house = House(settings, metrics, checkpoint, prompter, front, admission, signer)
     app.state.represent, app.state.prompter, app.state.checkpoint = front.represent, prompter, checkpoint
+    app.state.engine = engine
     metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)
     app.state.indexes = await stack.enter_async_context(
         open_indexes(settings.data_dir, front.represent, prompter, checkpoint, edges=Edges.of(settings))

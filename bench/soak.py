@@ -1,0 +1,223 @@
+"""Half an hour at 0.8 of capacity with clients as they are, and whether anything grows or any answer is wrong.
+
+Beside the mixed traffic of `bench/load.py` (open loop) there are clients that vanish in the middle of a request,
+streams that are cancelled after their first events, readers that take an answer in small sips, and bursts of three
+seconds at three times the capacity every half minute. Every five seconds it is noted what the process tree holds:
+resident memory, file descriptors, threads, slots of segment sums in the worker, blocks of the key-value cache in use.
+Slopes are Theil-Sen's over minutes, with 95 % intervals; the first tenth warms up. Slots and blocks go up and down with
+the requests that run; after the last one they must be back at nothing.
+
+One of fifty answers is kept and asked for again at the end, of a fresh server without a cache: the vectors must agree.
+
+    python bench/soak.py --minutes 30 --json bench/results/soak.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
+
+import asyncio
+import random
+import socket
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+
+from bench._arrivals import poisson, quantile, slope
+from bench._client import Client
+from bench._server import Server, served
+from bench._shared import arguments, report
+from bench._traffic import Traffic
+from bench.load import SETTINGS, closed_loop, ingest, prepare
+
+SHARE = 0.8  # of capacity
+ODD = {"vanishing": 0.05, "cancelled_stream": 0.03, "slow_reader": 0.02}  # of all requests
+BURST_EVERY_S, BURST_S, BURST = 30.0, 3.0, 3.0
+SAMPLE_S = 5.0
+KEPT = 50  # one answer of so many is recomputed
+GAUGES = ("rss_mib", "descriptors", "threads", "slots", "kv_blocks_share")
+
+
+@dataclass
+class Seen:
+    """What became of the requests, and what the process tree held."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    kept: list[tuple[dict[str, Any], list[float]]] = field(default_factory=list)
+    held: list[dict[str, float]] = field(default_factory=list)
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", minutes=30.0, seed=1)
+    seen = Seen()
+    with served(**SETTINGS) as server:
+        figures = asyncio.run(soak(server, options, seen))
+    with served(**SETTINGS, cache=False) as server:
+        figures |= recomputed(server, seen.kept)
+    report(figures, options.json)
+
+
+async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
+    client, rng = Client(server.port), random.Random(options.seed)
+    traffic = Traffic(client, options.seed)
+    await prepare(server, client, traffic)
+    capacity = await closed_loop(client, traffic, 10)
+    print(f"capacity {capacity:.1f}/s", file=sys.stderr, flush=True)
+    background = [asyncio.create_task(ingest(client, traffic)), asyncio.create_task(watch(server, seen))]
+    end = time.perf_counter() + 60 * options.minutes
+    while time.perf_counter() < end:
+        calm = BURST_EVERY_S - BURST_S
+        await stretch(server, client, traffic, seen, rng, SHARE * capacity, calm)
+        await stretch(server, client, traffic, seen, rng, BURST * capacity, BURST_S)
+    background[0].cancel()
+    await asyncio.sleep(SETTINGS["queue_timeout_s"] + 20)  # the last ones, and what is being ingested
+    background[1].cancel()
+    client.close()
+    await asyncio.sleep(1)
+    rest = await asyncio.to_thread(held, server)
+    warm = seen.held[len(seen.held) // 10 :]
+    figures: dict[str, Any] = {"minutes": options.minutes, "capacity_per_s": capacity, **seen.outcomes}
+    for gauge in GAUGES:
+        figures |= growth(gauge, warm)
+    return figures | {
+        "slots_at_the_end": rest["slots"],
+        "kv_blocks_share_at_the_end": rest["kv_blocks_share"],
+        "running_at_the_end": await asyncio.to_thread(server.metric, "grace_running_requests"),
+        "ms_p50": 1000 * (quantile(seen.seconds, 0.5) or 0),
+        "ms_p99": 1000 * (quantile(seen.seconds, 0.99) or 0),
+    }
+
+
+async def stretch(
+    server: Server, client: Client, traffic: Traffic, seen: Seen, rng: random.Random, rate: float, seconds: float
+) -> None:
+    """Requests at a rate for a while; nobody waits for their answers."""
+    start = time.perf_counter()
+    running: set[asyncio.Task[None]] = set()
+    for moment in poisson(rate, seconds, rng):
+        if (wait := start + moment - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+        kind = rng.choices([*ODD, "usual"], [*ODD.values(), 1 - sum(ODD.values())])[0]
+        match kind:
+            case "vanishing":
+                work = vanishing(client, traffic, rng)
+            case "cancelled_stream":
+                work = cancelled_stream(server, traffic)
+            case "slow_reader":
+                work = slow_reader(server, traffic)
+            case _:
+                work = usual(client, traffic, seen)
+        running.add(asyncio.create_task(counted(kind, work, seen)))
+    await asyncio.sleep(max(0.0, start + seconds - time.perf_counter()))
+    await asyncio.wait(running, timeout=30)
+
+
+async def counted(kind: str, work: Any, seen: Seen) -> None:
+    try:
+        async with asyncio.timeout(60):
+            await work
+        seen.outcomes[f"{kind}_ended"] += 1
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        seen.outcomes[f"{kind}_failed"] += 1
+
+
+async def usual(client: Client, traffic: Traffic, seen: Seen) -> None:
+    ask, begin = traffic.next(), time.perf_counter()
+    reply = await client.send(ask.data)
+    seen.outcomes[f"status_{reply.status}"] += 1
+    if reply.status != 200:
+        return
+    seen.seconds.append(time.perf_counter() - begin)
+    if ask.path == "/embed" and seen.outcomes["status_200"] % KEPT == 0:
+        seen.kept.append((ask.body, reply.json()["data"][0]["embedding"]))
+
+
+async def vanishing(client: Client, traffic: Traffic, rng: random.Random) -> None:
+    """Closes the connection while the server is at work."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(rng.uniform(0.0, 0.3)):
+            await client.send(traffic.of("query").data)
+
+
+async def cancelled_stream(server: Server, traffic: Traffic) -> None:
+    """Reads the first events and leaves."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(traffic.of("query", stream=True).data)
+    await reader.read(300)
+    writer.transport.abort()
+
+
+async def slow_reader(server: Server, traffic: Traffic) -> None:
+    """Takes some seconds over an answer, out of a buffer as small as the system allows."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=512)
+    writer.write(traffic.of("query", explain=True).data)
+    for _ in range(20):
+        if not await reader.read(256):
+            break
+        await asyncio.sleep(0.2)
+    writer.close()
+
+
+async def watch(server: Server, seen: Seen) -> None:
+    while True:
+        with suppress(OSError):
+            seen.held.append(await asyncio.to_thread(held, server))
+        await asyncio.sleep(SAMPLE_S)
+
+
+def held(server: Server) -> dict[str, float]:
+    """What the server's processes hold now."""
+    root = psutil.Process(server.pid)
+    found = {"seconds": time.perf_counter(), "rss_mib": 0.0, "descriptors": 0.0, "threads": 0.0}
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found["rss_mib"] += process.memory_info().rss / 2**20
+            found["descriptors"] += process.num_fds()
+            found["threads"] += process.num_threads()
+    found["slots"] = server.metric("grace_engine_slots")
+    found["kv_blocks_share"] = server.metric("vllm:kv_cache_usage_perc")
+    return found
+
+
+def growth(gauge: str, samples: list[dict[str, float]]) -> dict[str, Any]:
+    """Slope over averages of a minute (of a tenth of the time, if that is less), and first and last of these."""
+    start, total = samples[0]["seconds"], samples[-1]["seconds"] - samples[0]["seconds"]
+    width = min(60.0, max(total / 10, SAMPLE_S))
+    minutes: dict[int, list[float]] = {}
+    for sample in samples:
+        minutes.setdefault(int((sample["seconds"] - start) // width), []).append(sample[gauge])
+    at = [width * (number + 0.5) for number in minutes]
+    means = [float(np.mean(values)) for values in minutes.values()]
+    found = slope(at, means)
+    return {
+        f"{gauge}_per_hour": found.per_hour,
+        f"{gauge}_per_hour_interval": [found.low, found.high],
+        f"{gauge}_first": means[0],
+        f"{gauge}_last": means[-1],
+    }
+
+
+def recomputed(server: Server, kept: list[tuple[dict[str, Any], list[float]]]) -> dict[str, Any]:
+    """The kept answers against those of a fresh server."""
+    cosines = []
+    for body, vector in kept:
+        again = np.asarray(server.post("/embed", body)["data"][0]["embedding"])
+        cosines.append(float(again @ np.asarray(vector)))
+    return {"recomputed": len(kept), "recomputed_cosine_least": min(cosines, default=None)}
+
+
+if __name__ == "__main__":
+    main()
