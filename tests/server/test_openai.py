@@ -57,6 +57,15 @@ async def test_a_question_can_be_asked_as_one(serve: Serve) -> None:
     assert reply.data[0].embedding == (await service.embed(input="x", role="query"))["data"][0]["embedding"]
 
 
+async def test_mode_direct_is_the_same_as_ours(serve: Serve) -> None:
+    service = await serve(live=True, cache=False)
+    async with client_of(service) as client:
+        reply = await client.embeddings.create(
+            model="tiny", input="x", encoding_format="float", extra_body={"mode": "direct"}
+        )
+    assert reply.data[0].embedding == (await service.embed(input="x", mode="direct"))["data"][0]["embedding"]
+
+
 async def test_rationales_come_when_asked_for(serve: Serve) -> None:
     service = await serve(live=True)
     async with client_of(service) as client:

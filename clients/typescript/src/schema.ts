@@ -426,7 +426,7 @@ export interface components {
         };
         /**
          * EmbeddingsRequest
-         * @description OpenAI's request. Fields it may grow are ignored, as its clients expect; `role` and `rationale` are ours.
+         * @description OpenAI's request. Fields it may grow are ignored, as its clients expect; `role`, `mode`, `rationale` are ours.
          * @example {
          *       "input": "The river rises in the hills.",
          *       "model": "grace-tiny"
@@ -448,6 +448,13 @@ export interface components {
              * @description a text, or several
              */
             input: string | string[];
+            /**
+             * Mode
+             * @description `direct` writes no rationale and pools the text alone
+             * @default reason
+             * @enum {string}
+             */
+            mode?: "reason" | "direct";
             /**
              * Model
              * @description name, fingerprint or alias of the model served

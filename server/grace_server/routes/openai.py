@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from grace.representation import Role
+from grace.representation import Mode, Role
 from grace_server.embedding import Options, embed
 from grace_server.errors import problems
 from grace_server.house import House
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 class EmbeddingsRequest(BaseModel):
-    """OpenAI's request. Fields it may grow are ignored, as its clients expect; `role` and `rationale` are ours."""
+    """OpenAI's request. Fields it may grow are ignored, as its clients expect; `role`, `mode`, `rationale` are ours."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -35,6 +35,7 @@ class EmbeddingsRequest(BaseModel):
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")
     user: str | None = Field(None, description="accepted and not used")
     role: Role = Field("document", description="which instruction the model reads the texts under")
+    mode: Mode = Field("reason", description="`direct` writes no rationale and pools the text alone")
     rationale: bool = Field(False, description="give each item its rationale as a further key")
 
     @field_validator("input", mode="before")
@@ -102,7 +103,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     house: House = request.app.state.house
     known(house, body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
-    embedded = await embed(house, texts, Options(role=body.role, dimensions=body.dimensions))
+    embedded = await embed(house, texts, Options(role=body.role, mode=body.mode, dimensions=body.dimensions))
     items: list[dict[str, Any]] = [
         {"object": "embedding", "index": i, "embedding": encoded(e.vector, body.encoding_format or "float")}
         for i, e in enumerate(embedded)

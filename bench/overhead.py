@@ -1,0 +1,145 @@
+"""What a request costs beyond the model: `grace-serve` against plain vLLM, which generates for the same ids.
+
+The plain arm is vLLM's engine in this process with vLLM's own worker: it pools nothing, speaks no HTTP, decodes no
+token. The other is `POST /embed` of a real server as it comes, cache on, answered in full. Rounds take turns; every
+text is new to both. The bundled model ends its rationales by itself, so both write the same tokens; whatever the
+service adds weighs most beside a model this small.
+
+  one            one request at a time: milliseconds more than plain, at the median (promise: 8)
+  short, long    64 callers at once, texts of 10 or 300 words: seconds more, as a share of plain (promise: 0.05)
+  batch          1,000 texts of 10 words in one request, against 1,000 generated at once
+  vector         from the last token of a stream to its vector, against the time between two tokens
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
+
+import asyncio
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from bench._client import Client
+from bench._server import Server, bundled, served
+from bench._shared import WORDS, arguments, model_100m, ratios, report, with_interval
+from bench.one_pass import generate, start_plain, stop
+
+SETTINGS = {"max_inputs": 1024, "max_samples": 1, "max_running_requests": 1024, "max_num_seqs": 64}
+Arms = dict[str, Callable[[list[str]], Awaitable[Any]]]
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", rounds=5, singles=40, callers=64, batch=1000, large=0)
+    if options.large:  # a model of 100 M parameters instead, where the model is most of the time
+        with model_100m() as folder:
+            figures = run(folder, options)
+    else:
+        figures = run(bundled(), options)
+    report(figures, options.json)
+
+
+def run(folder: Path, options: Any) -> dict[str, Any]:
+    with served(**SETTINGS, model=folder) as server:
+        return asyncio.run(measure(server, folder, options))
+
+
+async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
+    from grace.checkpoint import Checkpoint
+    from grace.prompt import Prompter
+
+    checkpoint = Checkpoint.load(folder)
+    prompter = Prompter(checkpoint)
+    plain, client = await start_plain(checkpoint, prompter, 64), Client(server.port)
+
+    async def generated(texts: list[str]) -> None:
+        await generate(plain, prompter, [prompter.job(text) for text in texts])
+
+    async def asked_singly(texts: list[str]) -> None:
+        for reply in await asyncio.gather(*(client.send(client.request("/embed", {"input": t})) for t in texts)):
+            assert reply.status == 200, reply.body
+
+    async def asked_together(texts: list[str]) -> None:
+        reply = await client.send(client.request("/embed", {"input": texts}))
+        assert reply.status == 200, reply.body
+
+    each: Arms = {"plain": generated, "http": asked_singly}
+    figures: dict[str, Any] = {"model": checkpoint.name if not options.large else "random, 100 M parameters"}
+    seconds = await in_turns(each, options.singles, lambda n: texts(1, 10, n))
+    more = [1000 * (b - a) for a, b in zip(seconds["plain"], seconds["http"], strict=True)]
+    figures |= with_interval("one_more_ms", more) | {"one_plain_ms": 1000 * statistics.median(seconds["plain"])}
+    figures |= await vector_after_last_token(server, options.singles)
+    for name, words, count in (("short", 10, options.callers), ("long", 300, options.callers)):
+        seconds = await in_turns(each, options.rounds, lambda n, w=words, c=count: texts(c, w, n))
+        figures |= saturated(name, seconds, count)
+    together: Arms = {"plain": generated, "http": asked_together}
+    if options.batch:
+        seconds = await in_turns(together, min(options.rounds, 3), lambda n: texts(options.batch, 10, n))
+        figures |= saturated("batch", seconds, options.batch)
+    client.close()
+    stop(plain)
+    return figures
+
+
+async def in_turns(arms: Arms, rounds: int, batch: Callable[[int], list[str]]) -> dict[str, list[float]]:
+    """Seconds of each arm and round; one round before warms up."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    for number in range(rounds + 1):
+        for arm in sorted(arms, reverse=bool(number % 2)):
+            asked = batch(number)
+            start = time.perf_counter()
+            await arms[arm](asked)
+            if number:
+                seconds[arm].append(time.perf_counter() - start)
+    return seconds
+
+
+def saturated(name: str, seconds: dict[str, list[float]], count: int) -> dict[str, Any]:
+    more = [x - 1 for x in ratios(seconds["http"], seconds["plain"])]
+    return with_interval(f"{name}_overhead", more) | {
+        f"{name}_{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()
+    }
+
+
+async def vector_after_last_token(server: Server, count: int) -> dict[str, Any]:
+    """Milliseconds between the last piece of a streamed rationale and its vector, and between two pieces."""
+    after, between = [], []
+    for number in range(count):
+        (text,) = texts(1, 10, 10_000 + number)
+        moments = await pieces(server, text)
+        between += [b - a for a, b in itertools.pairwise(moments[:-1])]
+        after.append(moments[-1] - moments[-2])
+    return {
+        **with_interval("vector_after_last_piece_ms", [1000 * s for s in after]),
+        "between_pieces_ms": 1000 * statistics.median(between),
+    }
+
+
+async def pieces(server: Server, text: str) -> list[float]:
+    """When each event of a stream came, up to the vector."""
+    request = Client(server.port).request("/embed", {"input": text, "stream": True})
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=2**20)
+    writer.write(request)
+    moments: list[float] = []
+    while line := await reader.readline():
+        if line.startswith((b"event: rationale", b"event: embedding")):
+            moments.append(time.perf_counter())
+        if line.startswith(b"event: embedding"):
+            break
+    writer.close()
+    return moments
+
+
+def texts(count: int, words: int, seed: int) -> list[str]:
+    rng = random.Random(f"{seed} {words} {count}")
+    return [f"{rng.random():.9f} " + " ".join(rng.choices(WORDS, k=words)) + "." for _ in range(count)]
+
+
+if __name__ == "__main__":
+    main()
