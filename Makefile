@@ -3,15 +3,17 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+MINUTES ?= 30
 BIN := .venv/bin
 
-.PHONY: help serve test lint format types bench lock docs generate clean tiny
+.PHONY: help serve test lint format types bench soak lock docs generate clean tiny
 
 help:
 	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); GRACE_* variables configure it)"
 	@echo "make test    linter, type checker, every test"
 	@echo "make lint    linter, formatter and type checker alone"
-	@echo "make bench   every benchmark, figures as JSON in bench/results/"
+	@echo "make bench   every benchmark, figures as JSON in bench/results/, and the page made of them"
+	@echo "make soak    half an hour of traffic as it is (MINUTES=$(MINUTES)): does anything grow?"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make generate make the synchronous Python client from the asynchronous one"
 	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours)"
@@ -36,7 +38,14 @@ format: .venv/installed
 bench: .venv/installed
 	@mkdir -p bench/results
 	@set -e; for file in bench/[a-z]*.py; do \
+	  case $$file in bench/page.py|bench/soak.py) continue;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file --json bench/results/$$(basename $$file .py).json; done
+	$(BIN)/python bench/overhead.py --large 1 --rounds 3 --batch 0 --json bench/results/overhead_large.json
+	$(BIN)/python bench/page.py
+
+soak: .venv/installed
+	$(BIN)/python bench/soak.py --minutes $(MINUTES) --json bench/results/soak.json
+	$(BIN)/python bench/page.py
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,0 +1,210 @@
+"""What stands on the page of benchmarks: which figures of which file, in which words, against which goal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure: where it lies in the results (dots go into dictionaries), how it is printed, and what was promised."""
+
+    label: str
+    key: str
+    form: str = "{:.3g}"
+    goal: tuple[Literal[">=", "<="], float] | None = None
+
+    def met(self, value: float) -> bool | None:
+        if self.goal is None:
+            return None
+        return value >= self.goal[1] if self.goal[0] == ">=" else value <= self.goal[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table of one results file; its name is that of the markers on the page."""
+
+    name: str
+    results: str  # without .json
+    command: str  # shown where the results do not say it
+    rows: tuple[Row, ...]
+
+
+PEERS = {
+    "grace_texts_per_s": "**GRACE**, texts/s",
+    "sentences_texts_per_s": "sentence-transformers offline, texts/s",
+    "sentences_http_texts_per_s": "sentence-transformers behind FastAPI, texts/s",
+    "vllm_texts_per_s": "vLLM's pooling server, texts/s",
+    "infinity_texts_per_s": "infinity, texts/s",
+    "grace_vs_sentences": "GRACE against sentence-transformers offline",
+    "grace_vs_sentences_http": "GRACE against sentence-transformers behind FastAPI",
+    "grace_vs_vllm": "GRACE against vLLM's pooling server",
+    "grace_vs_infinity": "GRACE against infinity",
+}
+WAYS = {"batches": "32 texts a request", "singles": "one text a request"}
+PEER_ROWS = [
+    Row(f"{how}: {label}", f"{way}_{key}", "{:.2f}" if "_vs_" in key else "{:.0f}")
+    for way, how in WAYS.items()
+    for key, label in PEERS.items()
+]
+
+SECTIONS = (
+    Section(
+        "one_pass",
+        "one_pass",
+        "python bench/one_pass.py",
+        (
+            Row("plain vLLM generation, nothing pooled, texts/s", "plain_texts_per_s"),
+            Row("one pass: rationale and vector, texts/s", "one_pass_texts_per_s"),
+            Row("two models: vLLM, then Transformers over prompt and rationale, texts/s", "two_model_texts_per_s"),
+            Row("one pass against plain generation", "one_pass_vs_plain", "{:.3f}", (">=", 0.97)),
+            Row("one pass against two models", "one_pass_vs_two_model", "{:.2f}", (">=", 1.4)),
+            Row("memory against two models", "memory_vs_two_model", "{:.3f}", ("<=", 0.65)),
+            Row("vector after the last token, p50, ms", "vector_delay_ms_p50", "{:.2f}", ("<=", 2)),
+            Row("vector after the last token, p99, ms", "vector_delay_ms_p99", "{:.2f}"),
+        ),
+    ),
+    Section(
+        "offline",
+        "offline",
+        "python bench/offline.py --data ../shared/data",
+        (
+            Row("with rationales, texts/s", "reason_texts_per_s", "{:.0f}", (">=", 60)),
+            Row("mode `direct`, texts/s", "direct_texts_per_s", "{:.0f}", (">=", 500)),
+            Row("tokens of a rationale, mean", "rationale_tokens_mean", "{:.1f}"),
+        ),
+    ),
+    Section(
+        "startup",
+        "startup",
+        "python bench/startup.py",
+        (
+            Row("from the start of the process to `/readyz`, s", "ready_s", "{:.1f}"),
+            Row("first answer after it, ms", "first_answer_ms", "{:.0f}", ("<=", 300)),
+            Row("later answers, ms", "later_answer_ms", "{:.0f}"),
+        ),
+    ),
+    Section(
+        "http",
+        "http",
+        "python bench/http.py",
+        (
+            Row("`POST /embed` against `Grace.encode`, throughput", "http_vs_offline", "{:.3f}", (">=", 0.9)),
+            Row("a repeated text, from the cache, p50, ms", "cached_ms_p50", "{:.1f}", ("<=", 5)),
+            Row("a repeated text, from the cache, p99, ms", "cached_ms_p99", "{:.1f}"),
+        ),
+    ),
+    *(
+        Section(
+            name,
+            name,
+            command,
+            (
+                Row("one request: ms more than plain generation", "one_more_ms", "{:.1f}", ("<=", 8)),
+                Row("64 callers, texts of 10 words: more time", "short_overhead", "{:+.1%}", ("<=", 0.05)),
+                Row("64 callers, texts of 300 words: more time", "long_overhead", "{:+.1%}", ("<=", 0.05)),
+                Row("1,000 texts in one request: more time", "batch_overhead", "{:+.1%}", ("<=", 0.05)),
+                Row("between two pieces of a stream, ms", "between_pieces_ms", "{:.1f}"),
+                Row("from the last piece to the vector, ms", "vector_after_last_piece_ms", "{:.1f}"),
+            ),
+        )
+        for name, command in (
+            ("overhead", "python bench/overhead.py"),
+            ("overhead_large", "python bench/overhead.py --large 1 --rounds 3 --batch 0"),
+        )
+    ),
+    Section(
+        "load",
+        "load",
+        "python bench/load.py",
+        (
+            Row("capacity (closed loop), requests/s", "capacity_per_s", "{:.1f}"),
+            Row("goodput past capacity, least, of its peak", "goodput_past_capacity", "{:.2f}", (">=", 0.9)),
+            Row("refusals, p50, worst window, ms", "refusal_ms_p50", "{:.0f}", ("<=", 50)),
+            Row("refusals, p99, worst window, ms", "refusal_ms_p99", "{:.0f}", ("<=", 50)),
+            Row("refusals with `Retry-After`", "refusals_with_retry_after", "{:.1%}", (">=", 1.0)),
+            Row("let in, and answered within 5 s", "let_in_and_in_time", "{:.2%}", (">=", 0.999)),
+            Row("failed", "failed", "{:.0f}", ("<=", 0)),
+            Row("memory, last window against first past capacity", "rss_growth_past_capacity", "{:+.1%}", ("<=", 0.02)),
+            Row("the client's share of a core, most", "client_cpu_share", "{:.2f}"),
+        ),
+    ),
+    Section(
+        "soak",
+        "soak",
+        "python bench/soak.py --minutes 30",
+        (
+            Row("minutes", "minutes", "{:.0f}"),
+            Row("capacity, requests/s", "capacity_per_s", "{:.1f}"),
+            Row("resident memory, MiB an hour", "rss_mib_per_hour", "{:+.1f}"),
+            Row("resident memory, first and last minute, MiB", "rss_mib_last", "{:.0f}"),
+            Row("file descriptors, an hour", "descriptors_per_hour", "{:+.2f}"),
+            Row("threads, an hour", "threads_per_hour", "{:+.2f}"),
+            Row("slots of the worker, an hour", "slots_per_hour", "{:+.2f}"),
+            Row("share of key-value blocks in use, an hour", "kv_blocks_share_per_hour", "{:+.4f}"),
+            Row("slots held at the end", "slots_at_the_end", "{:.0f}", ("<=", 0)),
+            Row("share of key-value blocks in use at the end", "kv_blocks_share_at_the_end", "{:.4f}", ("<=", 0)),
+            Row("answers recomputed", "recomputed", "{:.0f}"),
+            Row("least cosine of these", "recomputed_cosine_least", "{:.7f}", (">=", 0.99999)),
+        ),
+    ),
+    Section(
+        "peers",
+        "peers",
+        "python bench/peers.py --data ../shared/data --infinity PATH",
+        (
+            *PEER_ROWS,
+            Row("least cosine with sentence-transformers: GRACE", "grace_cosine_least", "{:.7f}", (">=", 0.99999)),
+            Row("the same, instruction in the mean: vLLM", "vllm_cosine_least", "{:.7f}"),
+            Row("the same, instruction in the mean: infinity", "infinity_cosine_least", "{:.7f}"),
+        ),
+    ),
+    Section(
+        "search",
+        "search",
+        "python bench/search.py",
+        (
+            Row("rows", "rows", "{:,.0f}"),
+            Row("flat: search against raw FAISS, p50", "flat.store_over_raw", "{:.2f}"),
+            Row("flat: hits with their texts, p50, ms", "flat.documents_p50_ms", "{:.2f}"),
+            Row("IVF: search against raw FAISS, p50", "ivf.store_over_raw", "{:.2f}"),
+            Row("IVF: hits with their texts, p50, ms", "ivf.documents_p50_ms", "{:.2f}"),
+            Row("IVF: recall@10", "ivf.recall_at_10", "{:.4f}"),
+            Row("HNSW: search against raw FAISS, p50", "hnsw.store_over_raw", "{:.2f}"),
+            Row("HNSW: hits with their texts, p50, ms", "hnsw.documents_p50_ms", "{:.2f}"),
+            Row("HNSW: recall@10", "hnsw.recall_at_10", "{:.4f}"),
+        ),
+    ),
+    Section(
+        "train_step",
+        "train_step",
+        "python bench/train_step.py --rounds 5",
+        (
+            Row("GRACE's step against plain TRL's, extra generation left out", "ratio_net", "{:.2f}", ("<=", 1.15)),
+            Row("the same with it", "ratio_gross", "{:.2f}"),
+        ),
+    ),
+    Section(
+        "explain",
+        "explain",
+        "python bench/explain.py --documents 150",
+        (Row("explaining ten hits adds, ms", "explaining_adds_ms_float32", "{:.1f}", ("<=", 20)),),
+    ),
+    Section(
+        "eval",
+        "eval",
+        "python bench/eval.py",
+        (Row("`grace-eval`'s embedding against the engine", "eval_vs_engine", "{:.3f}", (">=", 0.95)),),
+    ),
+    Section("growth", "growth", "python bench/growth.py", ()),
+)
+
+
+def lookup(results: dict[str, Any], key: str) -> Any:
+    """The value under a dotted key, or None."""
+    for part in key.split("."):
+        if not isinstance(results, dict) or part not in results:
+            return None
+        results = results[part]
+    return results

@@ -1,0 +1,75 @@
+"""The page of benchmarks says what the stored results say."""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import pytest
+
+from bench._arrivals import poisson, quantile, slope
+from bench._sections import SECTIONS, Row
+from bench._shared import interval
+from bench.page import PAGE, RESULTS, line, page, read
+
+
+def test_tables_are_those_of_the_results():
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text, read(RESULTS)) == text, "python bench/page.py"
+
+
+def test_a_changed_figure_changes_the_page():
+    results = read(RESULTS)
+    results["one_pass"]["one_pass_vs_plain"] = 0.123
+    text = PAGE.read_text(encoding="utf-8")
+    assert "| 0.123 |" in page(text, results)
+    assert "| 0.123 |" not in text
+
+
+def test_a_goal_that_is_missed_is_called_so():
+    row = Row("speed", "a.b", "{:.2f}", (">=", 0.9))
+    assert "missed" not in line(row, {"a": {"b": 0.95}})
+    assert "missed" in line(row, {"a": {"b": 0.85, "b_interval": [0.8, 0.9]}})
+
+
+def test_every_section_has_its_place_once():
+    text = PAGE.read_text(encoding="utf-8")
+    for section in SECTIONS:
+        assert text.count(f"<!-- {section.name} -->") == text.count(f"<!-- /{section.name} -->") == 1
+
+
+def test_arrivals_are_poisson():
+    moments = poisson(50, 200, random.Random(0))
+    assert moments == sorted(moments)
+    assert moments[-1] < 200
+    per_second = [sum(s <= m < s + 1 for m in moments) for s in range(200)]
+    assert statistics.mean(per_second) == pytest.approx(50, rel=0.05)
+    assert statistics.variance(per_second) == pytest.approx(50, rel=0.3)  # equal to the mean, unlike a metronome's 0
+
+
+def test_a_quantile_is_a_value_that_was_seen():
+    values = [float(v) for v in range(1, 101)]
+    assert (quantile(values, 0.5), quantile(values, 0.99), quantile(values, 1.0)) == (50.0, 99.0, 100.0)
+    assert quantile([7.0], 0.99) == 7.0
+    assert quantile([], 0.5) is None
+
+
+def test_a_slope_is_per_hour_and_a_burst_does_not_tilt_it():
+    seconds = [60.0 * i for i in range(30)]
+    rng = random.Random(0)
+    values = [100 + 0.01 * s + rng.gauss(0, 0.5) for s in seconds]
+    values[10] += 500
+    found = slope(seconds, values)
+    assert found.low <= 36 <= found.high
+    assert found.per_hour == pytest.approx(36, rel=0.1)
+    flat = slope(seconds, [100 + rng.gauss(0, 0.5) for _ in seconds])
+    assert flat.low <= 0 <= flat.high
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
+    rng = random.Random(1)
+    held = 0
+    for trial in range(100):
+        low, high = interval([rng.gauss(3.0, 1.0) for _ in range(25)], seed=trial)
+        held += low <= 3.0 <= high
+    assert held >= 88
