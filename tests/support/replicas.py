@@ -19,6 +19,7 @@ from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 0.25
+PATIENCE_S = 240  # a worker of Ray is a Python with half the world imported: on a busy machine that takes its time
 
 
 def paced(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> FakeEngine:
@@ -29,10 +30,20 @@ def paced(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> Fak
 @contextmanager
 def cluster(cpus: int) -> Iterator[str]:
     """A cluster of our own, with Serve on a free port; the address of its proxy."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Its processes inherit these. A runtime environment would say the same, and have every worker started twice.
+    inherited = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PATIENCE_S),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    before = dict(os.environ)
+    os.environ |= inherited
     import ray
     from ray import serve
+    from ray.serve._private import api
 
+    api.HTTP_PROXY_TIMEOUT = PATIENCE_S
     # Not under a test's own folder: sockets live there, whose paths may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="ray")
     ray.init(
@@ -42,7 +53,6 @@ def cluster(cpus: int) -> Iterator[str]:
         _temp_dir=folder,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
     )
     try:
         port = free_port()
@@ -52,6 +62,10 @@ def cluster(cpus: int) -> Iterator[str]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        for name in inherited:
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def actors(title: str) -> list[psutil.Process]:
