@@ -63,6 +63,8 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.pretrain --minutes 75
+	$(BIN)/python -m grace_training.tiny.words --data $(DATA) --minutes 15
+	$(BIN)/python -m grace_training.tiny.widen
 	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) --minutes 30
 	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 35
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

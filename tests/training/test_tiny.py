@@ -163,7 +163,7 @@ def test_a_batch_comes_from_a_few_neighbourhoods():
 
 def test_the_gradient_taken_in_parts_is_the_gradient_of_the_whole_batch(writer: Writer, marks: Tokenizer):
     torch.manual_seed(0)
-    network = model.build(marks)
+    network = model.build(marks, model.NARROW)
     rng = np.random.default_rng(1)
     firsts = [contrast.encode(Example("query", text[:40]), writer, rng) for text in TEXTS]
     seconds = [contrast.encode(Example("document", text[40:]), writer, rng) for text in TEXTS]

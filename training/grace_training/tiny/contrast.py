@@ -1,9 +1,9 @@
-"""Second stage: vectors. Large batches of pairs, seen as `direct` input, and next-token loss on the same tokens.
+"""Fourth stage: vectors. Large batches of pairs, seen as `direct` input, and next-token loss on the same tokens.
 
-`python -m grace_training.tiny.contrast --minutes 30` starts from the pretrained weights. Rationales come in the stage
-after it (`finetune.py`); here, where no rationale has to be read or written, a batch can hold three times as many pairs
-for the same time, and the pairs of a batch come from the same few neighbourhoods of the corpus, so that the others in
-it are real alternatives.
+`python -m grace_training.tiny.contrast --minutes 30` starts from the weights of `widen.py`. Rationales come in the
+stage after it (`finetune.py`); here, where no rationale has to be read or written, a batch can hold three times as many
+pairs for the same time, and the pairs of a batch come from the same few neighbourhoods of the corpus, so that the
+others in it are real alternatives.
 """
 
 import argparse
@@ -18,19 +18,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from grace_training.tiny import crew, model, muon, neighbours, pairs, rationales
+from grace_training.tiny import crew, loop, model, muon, neighbours, pairs, rationales
 from grace_training.tiny.finetune import Part, Row, Rows, info_nce, pad, pool
 from grace_training.tiny.pairs import Example
 from grace_training.tiny.rationales import Writer
 from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 
-log = logging.getLogger(__name__)
-
 PAIRS = 64  # B, pairs of a batch
 PART_ROWS = 16  # rows a worker takes at once
 LONGEST = 96  # tokens of a row, template included
 LANGUAGE_WEIGHT = 0.3  # of the next-token loss against the contrast
-SAVE_EVERY_S = 120.0
 
 
 def cased(text: str, rng: np.random.Generator) -> str:
@@ -100,53 +97,24 @@ def main() -> None:
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.contrast_kinds(options.data, writer.vocabulary)
     places = {name: neighbours.Batches(kind) for name, kind in by_name.items()}
-    network = model.build(marks)
+    network = model.build(marks, model.WIDE)
+    network.load_state_dict(model.start(options.work, "widen")["model"])
     optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    path = options.work / "contrast.pt"
-    step, spent_s = 0, 0.0
-    if (state := model.load_state(path)) is not None:
-        network.load_state_dict(state["model"])
-        optimisers.load_state_dict(state["optimisers"])
-        step, spent_s = state["step"], state["spent_s"]
-        log.info("going on from step %d", step)
-    elif (state := model.load_state(options.work / "pretrain.pt")) is not None:
-        network.load_state_dict(state["model"])
-        log.info("from pretraining step %d", state["step"])
-    else:
-        raise SystemExit("no pretrained weights: run grace_training.tiny.pretrain first")
     stage = Stage(network, mark_id(marks, END_OF_TEXT), crew.Crew(options.workers))
-    clock = model.Clock(options.minutes, spent_s)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 
-    def save() -> None:
-        saved = {"model": network.state_dict(), "optimisers": optimisers.state_dict()}
-        model.save_state(path, {**saved, "step": step, "spent_s": clock.spent_s})
-
-    saved_at = clock.spent_s
-    means: dict[str, float] = {}
-    network.train()
-    while clock.progress < 1.0:
-        rng = np.random.default_rng([options.seed, 2, step])  # by step: a resumed run sees what an unbroken one would
+    def step(number: int, progress: float) -> dict[str, float]:
+        rng = np.random.default_rng([options.seed, 2, number])
         name = str(rng.choice(names, p=shares / shares.sum()))
         firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS, rng), rng)
-        rows = [encode(example, writer, rng) for example in (*firsts, *seconds)]
-        clock.start()
-        values = dict(zip(("text", name), stage.step(rows, clash), strict=True))
+        written, contrast = stage.step([encode(example, writer, rng) for example in (*firsts, *seconds)], clash)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimisers.step(model.trapezoid(clock.progress, warm_up=0.03, decay_from=0.5))
-        clock.stop()
-        step += 1
-        for key, value in values.items():
-            means[key] = 0.9 * means.get(key, value) + 0.1 * value
-        if step % 20 == 0:
-            shown = ", ".join(f"{key} {value:.2f}" for key, value in sorted(means.items()))
-            log.info("step %d, %.1f%%: %s", step, 100 * clock.progress, shown)
-        if clock.spent_s - saved_at > SAVE_EVERY_S:
-            save()
-            saved_at = clock.spent_s
-    save()
-    log.info("done: %d steps", step)
+        optimisers.step(model.trapezoid(progress, warm_up=0.03, decay_from=0.5))
+        return {"text": written, name: contrast}
+
+    network.train()
+    loop.train(options.work / "contrast.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
 
 
 if __name__ == "__main__":

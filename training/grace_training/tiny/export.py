@@ -20,34 +20,37 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path("core/grace/models/grace-tiny")
 MAX_INPUT = 896  # tokens: with template and rationale it stays inside the context of 1024
-MAX_WEIGHTS = 16_000_000  # bytes; the folder travels inside the package
-STAGES = ("finetune", "contrast", "pretrain")  # newest first
+MAX_WEIGHTS = 32_000_000  # bytes; the folder travels inside the package
+STAGES = ("finetune", "contrast", "widen")  # that leave a whole model, newest first
 
 
-def newest_state(work: Path) -> tuple[str, dict[str, Any]]:
-    """Name and state of the latest stage that has saved one."""
-    for stage in STAGES:
+def history(work: Path) -> dict[str, Any]:
+    """What the stages read and how long they took, in the order in which they were run."""
+    learned = model.start(work, "widen")["learned"]
+    stages = dict(learned["stages"])
+    for stage in ("words", "contrast", "finetune"):
         if (state := model.load_state(work / f"{stage}.pt")) is not None:
-            return stage, state
-    raise FileNotFoundError(f"no saved state in {work}: run grace_training.tiny.pretrain first")
+            name = stage if stage not in stages else f"{stage} again"
+            stages[name] = {"steps": state["step"], "minutes": round(state["spent_s"] / 60)}
+    return {
+        "steps": {name: spent["steps"] for name, spent in stages.items()},
+        "minutes": {name: spent["minutes"] for name, spent in stages.items()},
+        "pretraining_tokens": learned["read"],
+    }
 
 
 def write_checkpoint(
     folder: Path, marks: Tokenizer, state: dict[str, Any], provenance: dict[str, Any], scores: dict[str, Any]
 ) -> None:
-    """Write every file of the checkpoint; weights as bfloat16, the tied head left out."""
+    """Write every file of the checkpoint; weights as bfloat16."""
     tokenizer.save(marks, folder, model.CONTEXT)
     end, padding = (tokenizer.mark_id(marks, mark) for mark in (tokenizer.TURN_END, tokenizer.END_OF_TEXT))
-    network = model.build(marks)
+    network = model.build(marks, model.WIDE)
     network.config.architectures = ["Qwen2ForCausalLM"]
     network.config.dtype = torch.bfloat16
     network.config.use_cache = True  # off in training only
     network.config.save_pretrained(folder)
-    weights = {
-        name: tensor.to(torch.bfloat16).contiguous()
-        for name, tensor in state["model"].items()
-        if name != "lm_head.weight"
-    }
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state["model"].items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     # safetensors makes files that only their owner can read.
     (folder / "model.safetensors").chmod(0o644)
@@ -79,21 +82,18 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
-    stage, state = newest_state(options.work)
+    state = model.start(options.work, *STAGES)
     scores_file = options.work / "scores.json"
     scores = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.exists() else {}
-    saved = {name: found for name in STAGES if (found := model.load_state(options.work / f"{name}.pt"))}
     provenance = {
         "base_model": None,
         "recipe": "grace_training.tiny",
-        "steps": {name: found["step"] for name, found in saved.items()},
-        "minutes": {name: round(found["spent_s"] / 60) for name, found in saved.items()},
-        "pretraining_tokens": saved["pretrain"]["tokens"],
+        **history(options.work),
         "data": corpus.file_hashes(options.data),
     }
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     write_checkpoint(options.out, marks, state, provenance, scores)
-    log.info("%s, step %d, exported to %s", stage, state["step"], options.out)
+    log.info("exported to %s", options.out)
 
 
 if __name__ == "__main__":

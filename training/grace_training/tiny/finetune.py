@@ -1,4 +1,4 @@
-"""Third stage: writing rationales and being an embedding, learned together.
+"""Last stage of learning: writing rationales and being an embedding, learned together.
 
 `python -m grace_training.tiny.finetune --minutes 25` starts from the weights of `contrast.py`. A step is one of three:
 
@@ -23,12 +23,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from grace_training.tiny import crew, model, muon, pairs, rationales
+from grace_training.tiny import crew, loop, model, muon, pairs, rationales
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Writer
 from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
-
-log = logging.getLogger(__name__)
 
 PAIRS = 24  # B, pairs of a batch
 PART_ROWS = 8  # rows a worker takes at once
@@ -38,7 +36,6 @@ TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 2, 1, model.CONTEXT
 SHARE_PAIRS, SHARE_LONG = 0.62, 0.25  # of the steps; the rest is plain text
 TEMPERATURE = 0.05
 CONTRASTIVE_WEIGHT = 1.0
-SAVE_EVERY_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -229,58 +226,30 @@ def main() -> None:
     tokens = np.load(options.work / "tokens.npy")
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
-    network = model.build(marks)
+    network = model.build(marks, model.WIDE)
+    network.load_state_dict(model.start(options.work, "contrast", "widen")["model"])
     optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    path = options.work / "finetune.pt"
-    step, spent_s = 0, 0.0
-    if (state := model.load_state(path)) is not None:
-        network.load_state_dict(state["model"])
-        optimisers.load_state_dict(state["optimisers"])
-        step, spent_s = state["step"], state["spent_s"]
-        log.info("going on from step %d", step)
-    elif (state := model.load_state(options.work / "contrast.pt")) is not None:
-        network.load_state_dict(state["model"])
-        log.info("from step %d of the contrast", state["step"])
-    else:
-        raise SystemExit("no weights to start from: run grace_training.tiny.contrast first")
     stage = Stage(network, writer, padding, crew.Crew(options.workers))
-    clock = model.Clock(options.minutes, spent_s)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 
-    def save() -> None:
-        saved = {"model": network.state_dict(), "optimisers": optimisers.state_dict()}
-        model.save_state(path, {**saved, "step": step, "spent_s": clock.spent_s})
-
-    saved_at = clock.spent_s
-    means: dict[str, float] = {}
-    network.train()
-    while clock.progress < 1.0:
-        rng = np.random.default_rng([options.seed, 1, step])  # by step: a resumed run sees what an unbroken one would
-        clock.start()
+    def step(number: int, progress: float) -> dict[str, float]:
+        rng = np.random.default_rng([options.seed, 1, number])
         choice = rng.random()
         if choice < SHARE_PAIRS:
             name = str(rng.choice(names, p=shares / shares.sum()))
             written, contrast = stage.pair_step(by_name[name], rng)
-            values = {"rationale": written, f"contrast {name}": contrast}
+            losses = {"rationale": written, f"contrast {name}": contrast}
         elif choice < SHARE_PAIRS + SHARE_LONG:
-            values = {"long": stage.long_step(by_name, rng)}
+            losses = {"long": stage.long_step(by_name, rng)}
         else:
-            values = {"text": stage.text_step(tokens, rng)}
+            losses = {"text": stage.text_step(tokens, rng)}
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimisers.step(model.trapezoid(clock.progress, warm_up=0.03, decay_from=0.3))
-        clock.stop()
-        step += 1
-        for name, value in values.items():
-            means[name] = 0.9 * means.get(name, value) + 0.1 * value
-        if step % 20 == 0:
-            shown = ", ".join(f"{name} {value:.2f}" for name, value in sorted(means.items()))
-            log.info("step %d, %.1f%%: %s", step, 100 * clock.progress, shown)
-        if clock.spent_s - saved_at > SAVE_EVERY_S:
-            save()
-            saved_at = clock.spent_s
-    save()
-    log.info("done: %d steps", step)
+        optimisers.step(model.trapezoid(progress, warm_up=0.03, decay_from=0.3))
+        return losses
+
+    network.train()
+    loop.train(options.work / "finetune.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
 
 
 if __name__ == "__main__":

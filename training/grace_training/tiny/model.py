@@ -1,8 +1,10 @@
 """The shape of grace-tiny, and the saving and loading of its training state."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +15,39 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from grace_training.tiny.tokenizer import END_OF_TEXT, TURN_END, mark_id
 
+log = logging.getLogger(__name__)
+
 CONTEXT = 1024  # tokens
 STEP_CAP_S = 15.0  # a step counts as at most this: a stopped process or a compilation must not eat the budget
 
 
-def build(marks: Tokenizer) -> Qwen2ForCausalLM:
-    """A freshly initialised Qwen2 of 6.8 M parameters: the architecture is one that every engine serves.
+@dataclass(frozen=True)
+class Shape:
+    """What differs between the model that learns language and the one that also carries word vectors."""
 
-    Heads are 64 wide since vLLM's CPU attention takes 32 or 64 but not 16.
-    """
+    hidden: int
+    heads: int
+    tied: bool  # whether the head is the embedding
+    kv_heads: int = 2
+    head_size: int = 64  # vLLM's CPU attention takes 32 or 64 but not 16
+
+
+NARROW = Shape(hidden=256, heads=4, tied=True)  # 6.8 M parameters, until `widen.py`
+WIDE = Shape(hidden=384, heads=6, tied=False)  # 14.0 M, from there on
+
+
+def build(marks: Tokenizer, shape: Shape) -> Qwen2ForCausalLM:
+    """A freshly initialised Qwen2: the architecture is one that every engine serves."""
     config = Qwen2Config(
         vocab_size=marks.get_vocab_size(),
-        hidden_size=256,
+        hidden_size=shape.hidden,
         intermediate_size=768,
         num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
         initializer_range=0.02,
         bos_token_id=None,
         eos_token_id=mark_id(marks, TURN_END),
@@ -97,3 +113,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def start(work: Path, *stages: str) -> dict[str, Any]:
+    """What the first of these stages that has saved a state left: the weights that the next one starts from."""
+    for stage in stages:
+        if (state := load_state(work / f"{stage}.pt")) is not None:
+            log.info("from %s, step %d", stage, state["step"])
+            return state
+    raise SystemExit(f"nothing to start from in {work}: run grace_training.tiny.{stages[-1]} first")

@@ -6,7 +6,6 @@ again at any moment: it goes on from its last saved state.
 
 import argparse
 import logging
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,24 +16,40 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from grace_training.tiny import corpus, crew, model, muon
-
-log = logging.getLogger(__name__)
+from grace_training.tiny import corpus, crew, loop, model, muon
 
 LENGTH = 512  # tokens of a row
 PARTS, PART_ROWS = 4, 3  # a step's batch: 12 rows, in parts that the workers share
-SAVE_EVERY_S = 120.0
 
 
-def batches(tokens: NDArray[np.uint16], seed: int, epoch: int, row: int) -> Iterator[tuple[Tensor, int, int]]:
-    """Rows [B, LENGTH + 1] without end, from a place in the corpus on; with each batch the place after it."""
-    size = PARTS * PART_ROWS
-    while True:
-        rows = corpus.pack(tokens, LENGTH, np.random.default_rng([seed, epoch, LENGTH]))
-        while row + size <= len(rows):
-            yield torch.from_numpy(rows[row : row + size].astype(np.int64)), epoch, row + size
-            row += size
-        epoch, row = epoch + 1, 0
+class Reading:
+    """A place in the corpus, which comes in another order each epoch."""
+
+    def __init__(self, tokens: NDArray[np.uint16], seed: int) -> None:
+        self._tokens = tokens
+        self._seed = seed
+        self._rows: NDArray[np.uint16] | None = None
+        self._epoch = self._row = 0
+        self.read = 0  # tokens, in all
+
+    def next_rows(self, size: int) -> Tensor:
+        """The next rows [size, LENGTH + 1]; what is left of an epoch that holds no more so many is passed over."""
+        while self._rows is None or self._row + size > len(self._rows):
+            if self._rows is not None:
+                self._epoch, self._row = self._epoch + 1, 0
+            self._rows = corpus.pack(self._tokens, LENGTH, np.random.default_rng([self._seed, self._epoch, LENGTH]))
+        rows = self._rows[self._row : self._row + size]
+        self._row += size
+        self.read += size * LENGTH
+        return torch.from_numpy(rows.astype(np.int64))
+
+    def state_dict(self) -> dict[str, int]:
+        """The place."""
+        return {"epoch": self._epoch, "row": self._row, "read": self.read}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a saved place."""
+        self._epoch, self._row, self.read, self._rows = state["epoch"], state["row"], state["read"], None
 
 
 def main() -> None:
@@ -51,18 +66,10 @@ def main() -> None:
     workers = crew.Crew(options.workers)
     torch.manual_seed(options.seed)
 
-    tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    tokens = np.load(options.work / "tokens.npy")
-    network = model.build(tokenizer)
+    marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
+    reading = Reading(np.load(options.work / "tokens.npy"), options.seed)
+    network = model.build(marks, model.NARROW)
     optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    path = options.work / "pretrain.pt"
-    step, seen, place, spent_s = 0, 0, [0, 0], 0.0
-    if (state := model.load_state(path)) is not None:
-        network.load_state_dict(state["model"])
-        optimisers.load_state_dict(state["optimisers"])
-        step, seen, place, spent_s = state["step"], state["tokens"], state["place"], state["spent_s"]
-        log.info("going on from step %d", step)
-    clock = model.Clock(options.minutes, spent_s)
 
     @torch.compile(dynamic=False)
     def loss_of(rows: Tensor) -> Tensor:
@@ -76,35 +83,18 @@ def main() -> None:
         loss = loss_of(rows)
         return loss.item(), torch.autograd.grad(loss, parameters)
 
-    def save() -> None:
-        saved = {"model": network.state_dict(), "optimisers": optimisers.state_dict(), "place": place}
-        model.save_state(path, {**saved, "step": step, "tokens": seen, "spent_s": clock.spent_s})
-
-    part(torch.zeros(PART_ROWS, LENGTH + 1, dtype=torch.int64))  # compiled once, before the workers need it
-    stream = batches(tokens, options.seed, place[0], place[1])
-    saved_at, mean = clock.spent_s, 0.0
-    network.train()
-    while clock.progress < 1.0:
-        rows, *place = next(stream)
-        clock.start()
+    def step(_: int, progress: float) -> dict[str, float]:
+        rows = reading.next_rows(PARTS * PART_ROWS)
         done = workers.run([partial(part, rows) for rows in torch.split(rows, PART_ROWS)])
         crew.set_gradients(parameters, [gradients for _, gradients in done], 1 / len(done))
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimisers.step(model.trapezoid(clock.progress, warm_up=0.02, decay_from=0.4))
-        value = sum(loss for loss, _ in done) / len(done)
-        took = clock.stop()
-        step, seen = step + 1, seen + rows[:, 1:].numel()
-        mean = value if mean == 0.0 else 0.95 * mean + 0.05 * value
-        if step % 20 == 0:
-            log.info(
-                "step %d, %.2f M tokens, loss %.3f, %.0f tokens/s, %.1f%%",
-                *(step, seen / 1e6, mean, rows[:, 1:].numel() / took, 100 * clock.progress),
-            )
-        if clock.spent_s - saved_at > SAVE_EVERY_S:
-            save()
-            saved_at = clock.spent_s
-    save()
-    log.info("done: %d steps, %.2f M tokens, loss %.3f", step, seen / 1e6, mean)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimisers.step(model.trapezoid(progress, warm_up=0.02, decay_from=0.4))
+        return {"loss": sum(loss for loss, _ in done) / len(done), "million tokens": reading.read / 1e6}
+
+    part(torch.zeros(PART_ROWS, LENGTH + 1, dtype=torch.int64))  # compiled once, before the workers need it
+    network.train()
+    parts = {"model": network, "optimisers": optimisers, "reading": reading}
+    loop.train(options.work / "pretrain.pt", parts, options.minutes, step)
 
 
 if __name__ == "__main__":

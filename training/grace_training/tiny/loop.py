@@ -1,0 +1,65 @@
+"""The loop that every stage runs: go on from where it was, step until the time is spent, log, save.
+
+A stage brings what it trains and one step; the learning rate follows the time that was spent, so that its decay always
+completes. What a step draws it draws by the step's number, so that a resumed run sees what an unbroken one would.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from grace_training.tiny import model
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 120.0
+LOG_EVERY = 20  # steps
+REMEMBERED = 0.9  # of a logged mean at each new value
+
+Step = Callable[[int, float], Mapping[str, float]]  # number of the step, share of the time spent -> losses by name
+
+
+class Stateful(Protocol):
+    """What can be saved and gone on with: a module, an optimiser, a place in a corpus."""
+
+    def state_dict(self) -> Any:
+        """Its state, in tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Take a saved state on."""
+        ...
+
+
+def train(path: Path, parts: Mapping[str, Stateful], minutes: float, step: Step) -> None:
+    """Step until `minutes` of step time are spent, those of earlier runs included; the state is kept in `path`."""
+    number, spent_s = 0, 0.0
+    if (state := model.load_state(path)) is not None:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        number, spent_s = state["step"], state["spent_s"]
+        log.info("going on from step %d", number)
+    clock = model.Clock(minutes, spent_s)
+
+    def save() -> None:
+        states = {name: part.state_dict() for name, part in parts.items()}
+        model.save_state(path, {**states, "step": number, "spent_s": clock.spent_s})
+
+    saved_at = clock.spent_s
+    means: dict[str, float] = {}
+    while clock.progress < 1.0:
+        clock.start()
+        losses = step(number, clock.progress)
+        took = clock.stop()
+        number += 1
+        for name, value in losses.items():
+            means[name] = REMEMBERED * means.get(name, value) + (1 - REMEMBERED) * value
+        if number % LOG_EVERY == 0:
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in sorted(means.items()))
+            log.info("step %d, %.1f%%, %.1f s: %s", number, 100 * clock.progress, took, shown)
+        if clock.spent_s - saved_at > SAVE_EVERY_S:
+            save()
+            saved_at = clock.spent_s
+    save()
+    log.info("done: %d steps", number)
