@@ -20,7 +20,7 @@ from grace_server import cli
 from grace_server.app import create_app
 from grace_server.settings import Settings
 
-KEY = "the right key"
+KEY = "the-right-key"
 DOORS = {"quick": (0.0, ()), "slow": (1.2, ()), "keyed": (0.0, (KEY,))}  # seconds per text, keys
 
 
