@@ -25,6 +25,7 @@ from grace_client.haystack import (
     GraceRetriever,
     GraceTextEmbedder,
 )
+from tests.clients.python.counting import inherited, said
 from tests.clients.python.house import House, running
 from tests.support.models import make_model
 
@@ -194,3 +195,8 @@ def test_nested_filters_are_checked_to_the_bottom(store: GraceDocumentStore) -> 
         store.filter_documents({"operator": "OR", "conditions": []})
     nothing = {"field": "meta.year", "operator": ">", "value": None}
     assert len(store.filter_documents({"operator": "NOT", "conditions": [nothing]})) == 2
+
+
+def test_the_page_says_how_many_of_its_tests_there_are(request: pytest.FixtureRequest) -> None:
+    count = inherited(request, "haystack.testing")
+    assert said(f"{count} of Haystack"), count

@@ -14,6 +14,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from grace_client import AsyncGraceClient, GraceClient, IndexNotFound, InvalidValue
 from grace_client.langchain import GraceEmbeddings, GraceVectorStore
+from tests.clients.python.counting import inherited, said
 from tests.clients.python.house import House
 
 
@@ -134,3 +135,8 @@ def test_lists_of_different_lengths_are_refused(store: GraceVectorStore) -> None
         store.add_texts(["a", "b"], [{}])
     with pytest.raises(InvalidValue):
         store.add_texts(["a"], ids=["x" * 600])
+
+
+def test_the_page_says_how_many_of_its_tests_there_are(request: pytest.FixtureRequest) -> None:
+    count = inherited(request, "langchain_tests")
+    assert said(f"{count} tests of LangChain"), count

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,3 +95,31 @@ def test_its_package_holds_what_runs_and_nothing_else(built: Path):
     run("npm", "install", "--offline", "--no-audit", "--no-fund", str(built / packed["filename"]), cwd=user)
     code = "import { decode, GraceClient } from 'grace-client'; console.log(decode('AACAPw==')[0], typeof GraceClient)"
     assert run("node", "--input-type=module", "-e", code, cwd=user).split() == ["1", "function"]
+
+
+# What the README's example has made is what it says.
+CHECK = """
+const plain = await (await fetch("http://127.0.0.1:8000/embed", {
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: JSON.stringify({ input: "Iron rusts in wet air." }),
+})).json();
+console.log(JSON.stringify({
+  off: Math.max(...plain.data[0].embedding.map((x, i) => Math.abs(Math.fround(x) - data[1].embedding[i]))),
+  streamed: stream.result.data[0].rationale.text.length,
+  hits: hits.map((hit) => ({ id: hit.id, parts: hit.explanation.pairs.length })),
+}));
+"""
+
+
+def test_its_readme_runs_as_written_in_front_of_the_engine(built: Path, real_server: str, tmp_path: Path):
+    [example] = re.findall(r"^```ts\n(.*?)^```$", (SOURCE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules/grace-client").symlink_to(built)
+    (tmp_path / "readme.mjs").write_text((example + CHECK).replace("http://127.0.0.1:8000", real_server))
+    told = run("node", "readme.mjs", cwd=tmp_path).splitlines()
+    last = json.loads(told[-1])
+    assert last["off"] == 0, "base64 holds the numbers that the wire shows"
+    assert len("\n".join(told[:-1])) >= last["streamed"] > 0
+    assert [hit["id"] for hit in last["hits"]] == ["1"]
+    assert last["hits"][0]["parts"] > 0
