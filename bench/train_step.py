@@ -2,16 +2,14 @@
 
     python bench/train_step.py --rounds 5 --json train_step.json
 
-The end-of-turn token is suppressed, so both write equally many tokens. Rounds alternate; medians of steps,
-the first step of each round left out. `net` leaves out the generation of the query and the negative, which plain GRPO
-does not have; the target is 1.15. Seconds are those of the process on the CPU, one thread: other work does
-not count.
+The end-of-turn token is suppressed, so both write equally many tokens. Rounds alternate; a ratio is that of the medians
+of one round's steps, the first step left out. `net` leaves out the generation of the query and the negative, which
+plain GRPO does not have; the target is 1.15. Seconds are those of the process on the CPU, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -28,6 +26,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from bench._shared import arguments, ratios, report, with_interval
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
 from grace_training.config import GraceConfig
@@ -112,19 +111,13 @@ def measure_grace(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="measured per round")
-    parser.add_argument("--examples", type=int, default=4)
-    parser.add_argument("--rollouts", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--preset", default="improved")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = arguments(
+        (__doc__ or "").splitlines()[0], rounds=5, steps=4, examples=4, rollouts=8, tokens=32, preset="improved"
+    )
     torch.set_num_threads(1)
-    plain: list[float] = []
-    grace: list[float] = []
-    extra: list[float] = []
+    plain: list[float] = []  # of each round
+    gross: list[float] = []
+    net: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         model = make_model(Path(name) / "model", hidden=128, layers=3, intermediate=256)
         prompter = Prompter(Checkpoint.load(model))
@@ -134,26 +127,22 @@ def main() -> int:
         data = Dataset.from_list(training_rows(examples))
         for round_number in range(options.rounds):
             folder = Path(name) / f"run{round_number}"
-            plain += measure_plain(model, prompter, data, folder, options)
-            steps, single = measure_grace(model, prompter, data, folder, options)
-            grace += steps
-            extra += single
-    net = [g - e for g, e in zip(grace, extra, strict=True)]
-    result = {
+            plain.append(statistics.median(measure_plain(model, prompter, data, folder, options)))
+            steps, extra = measure_grace(model, prompter, data, folder, options)
+            gross.append(statistics.median(steps))
+            net.append(statistics.median(step - more for step, more in zip(steps, extra, strict=True)))
+    figures = {
         "plain_step_s": statistics.median(plain),
-        "grace_step_s": statistics.median(grace),
-        "extra_generation_s": statistics.median(extra),
-        "ratio_gross": statistics.median(grace) / statistics.median(plain),
-        "ratio_net": statistics.median(net) / statistics.median(plain),
+        "grace_step_s": statistics.median(gross),
+        "extra_generation_s": statistics.median(a - b for a, b in zip(gross, net, strict=True)),
+        **with_interval("ratio_gross", ratios(gross, plain)),
+        **with_interval("ratio_net", ratios(net, plain)),
         "target": TARGET,
         "rounds": options.rounds,
-        "steps": len(plain),
+        "steps_per_round": options.steps,
     }
-    for key, value in result.items():
-        print(f"{key:20} {value:.4g}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0 if result["ratio_net"] <= TARGET else 1
+    report(figures, options.json)
+    return 0 if figures["ratio_net"] <= TARGET else 1
 
 
 if __name__ == "__main__":
