@@ -33,6 +33,7 @@ def cluster(cpus: int) -> Iterator[str]:
     # Its processes inherit these. A runtime environment would say the same, and have every worker started twice.
     inherited = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",  # else it depends on whether this user has a token somewhere
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PATIENCE_S),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
