@@ -221,6 +221,10 @@ class VllmEngine:
                     enable_log_requests=False,
                     stat_loggers=[PrometheusStatLogger] if self._options.metrics else None,
                 )
+        if on_cpu and self._options.pipeline_parallel_size > 1 and "worker_cls" not in self._options.extra:
+            raise EngineError(
+                "pipeline_parallel_size must be 1 on a CPU: vLLM makes no buffers between the stages there (seen in 0.32)"
+            )
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
 
