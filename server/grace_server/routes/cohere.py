@@ -17,6 +17,7 @@ from grace_server import logs
 from grace_server.embedding import Embedded, Options, embed
 from grace_server.errors import problems
 from grace_server.house import House
+from grace_server.request_body import FIRST
 from grace_server.routes.guests import known, named
 from grace_server.routes.shapes import Encoding, RationaleBody, as_json, embed_usage, encoded, rationale_body
 
@@ -40,12 +41,12 @@ class CohereRequest(BaseModel):
         },
     )
 
-    texts: Annotated[list[str], Field(min_length=1)] = Field(description="what to embed")
+    texts: Annotated[list[str], FIRST, Field(min_length=1)] = Field(description="what to embed")
     model: str | None = Field(None, description="name, fingerprint or alias of the model served")
     input_type: Literal["search_document", "search_query", "classification", "clustering"] | None = Field(
         None, description="`search_query` is read under the instruction for queries, all else under that for documents"
     )
-    embedding_types: Annotated[list[Encoding], Field(min_length=1)] | None = Field(
+    embedding_types: Annotated[list[Encoding], FIRST, Field(min_length=1)] | None = Field(
         None, description="`float`, `base64` (little-endian float32), or both; by default `float`"
     )
     output_dimension: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")

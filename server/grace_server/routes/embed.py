@@ -14,13 +14,14 @@ from grace_server.audit.record import records, signer_of
 from grace_server.embedding import Options, embed
 from grace_server.errors import InvalidValue, problems
 from grace_server.house import House
+from grace_server.request_body import FIRST, RequestBody
 from grace_server.routes import embed_stream
 from grace_server.routes.shapes import Encoding, RationaleBody, as_json, embed_item, embed_usage
 
 router = APIRouter(tags=["embeddings"])
 
 
-class EmbedRequest(BaseModel):
+class EmbedRequest(RequestBody):
     """What to embed, and how. A field that is not listed here is refused."""
 
     model_config = ConfigDict(
@@ -30,7 +31,7 @@ class EmbedRequest(BaseModel):
         json_schema_extra={"examples": [{"input": "The river rises in the hills.", "explain": True}]},
     )
 
-    input: str | Annotated[list[str], Field(min_length=1)] = Field(description="a text, or several")
+    input: str | Annotated[list[str], FIRST, Field(min_length=1)] = Field(description="a text, or several")
     role: Role = Field("document", description="which instruction the model reads the text under")
     mode: Mode = Field("reason", description="`direct` writes no rationale and pools the text alone")
     pooling: Pooling | None = Field(None, description="which states are averaged; by default as the checkpoint says")
@@ -39,7 +40,9 @@ class EmbedRequest(BaseModel):
         None, description="0 is greedy; by default as the checkpoint says"
     )
     n: int = Field(1, ge=1, description="rationales per text, whose vectors are averaged; needs a temperature above 0")
-    rationale: str | list[str] | None = Field(None, description="rationales to pool instead of writing some")
+    rationale: str | Annotated[list[str], FIRST] | None = Field(
+        None, description="rationales to pool instead of writing some"
+    )
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")
     normalize: bool = Field(True, description="scale the vector to length 1")
     encoding_format: Encoding = Field("float", description="`base64` is little-endian float32")

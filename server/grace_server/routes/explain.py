@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from grace.pooling import Pooling
@@ -19,6 +19,7 @@ from grace_server.explaining import Asked, take_apart_fully
 from grace_server.house import House
 from grace_server.index.collection import Collection
 from grace_server.index.indexes import Indexes
+from grace_server.request_body import FIRST, RequestBody
 from grace_server.routes.explain_shapes import ExplainResponse, content
 from grace_server.routes.shapes import as_json
 from grace_server.tokens import Token, token_contributions
@@ -29,7 +30,7 @@ Place = Annotated[int, Field(ge=0)]
 TOKENS_OFF = 0.005  # of a score: bfloat16 rounds by less, other tokens are further off
 
 
-class SideIn(BaseModel):
+class SideIn(RequestBody):
     """One of the two sides: a text, or a document of `index`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -58,16 +59,16 @@ def _as_side(value: object) -> object:
 SideField = Annotated[SideIn, BeforeValidator(_as_side, json_schema_input_type=str | SideIn)]
 
 
-class WithoutIn(BaseModel):
+class WithoutIn(RequestBody):
     """Segments to leave out, by their places."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    first: list[Place] = Field(default_factory=list, max_length=1000)
-    second: list[Place] = Field(default_factory=list, max_length=1000)
+    first: Annotated[list[Place], FIRST] = Field(default_factory=list, max_length=1000)
+    second: Annotated[list[Place], FIRST] = Field(default_factory=list, max_length=1000)
 
 
-class ExplainRequest(BaseModel):
+class ExplainRequest(RequestBody):
     """What to compare, and how. A field that is not listed here is refused."""
 
     model_config = ConfigDict(

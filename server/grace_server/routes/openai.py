@@ -13,13 +13,14 @@ from grace.representation import Mode, Role
 from grace_server.embedding import Options, embed
 from grace_server.errors import problems
 from grace_server.house import House
+from grace_server.request_body import FIRST, RequestBody
 from grace_server.routes.guests import known, texts_only
 from grace_server.routes.shapes import Encoding, RationaleBody, as_json, encoded, rationale_body
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-class EmbeddingsRequest(BaseModel):
+class EmbeddingsRequest(RequestBody):
     """OpenAI's request. Fields it may grow are ignored, as its clients expect; `role`, `mode`, `rationale` are ours."""
 
     model_config = ConfigDict(
@@ -29,7 +30,7 @@ class EmbeddingsRequest(BaseModel):
         json_schema_extra={"examples": [{"model": "grace-tiny", "input": "The river rises in the hills."}]},
     )
 
-    input: str | Annotated[list[str], Field(min_length=1)] = Field(description="a text, or several")
+    input: str | Annotated[list[str], FIRST, Field(min_length=1)] = Field(description="a text, or several")
     model: str = Field(description="name, fingerprint or alias of the model served")
     encoding_format: Encoding | None = Field(None, description="`float` by default; clients ask for `base64`")
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")

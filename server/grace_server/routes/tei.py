@@ -18,6 +18,7 @@ from grace.representation import Role
 from grace_server.embedding import Options, embed
 from grace_server.errors import problems
 from grace_server.house import House
+from grace_server.request_body import FIRST
 from grace_server.routes.guests import named, texts_only
 from grace_server.routes.shapes import as_json, encoded
 
@@ -52,7 +53,7 @@ class TeiEmbedRequest(TeiParameters):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["The river rises in the hills."]}]})
 
-    inputs: str | Annotated[list[str], Field(min_length=1)] = Field(description="a text, or several")
+    inputs: str | Annotated[list[str], FIRST, Field(min_length=1)] = Field(description="a text, or several")
     normalize: bool = Field(True, description="scale the vectors to length 1")
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="keep this many leading dimensions")
 
@@ -68,7 +69,7 @@ class TeiSentences(BaseModel):
     model_config = _LENIENT
 
     source_sentence: str
-    sentences: Annotated[list[str], Field(min_length=1)]
+    sentences: Annotated[list[str], FIRST, Field(min_length=1)]
 
 
 class TeiSimilarityRequest(BaseModel):

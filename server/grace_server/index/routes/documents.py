@@ -14,6 +14,7 @@ from grace_server.index.document import MAX_BATCH, Document, Given, State, check
 from grace_server.index.errors import DocumentNotFound, InvalidValue
 from grace_server.index.filters import Clause, compile_filter
 from grace_server.index.routes.shapes import JobOut, RationaleOut, Strict, indexes_of, job_out, rationale_out
+from grace_server.request_body import FIRST
 
 router = APIRouter(tags=["documents"])
 
@@ -25,13 +26,13 @@ class DocumentIn(Strict):
     text: str | None = Field(None, description="may be left out only beside a vector")
     metadata: dict[str, Any] | None = Field(None, description="any JSON, to filter by")
     rationale: str | None = None
-    vector: list[float] | None = None
+    vector: Annotated[list[float], FIRST] | None = None
 
 
 class DocumentsIn(Strict):
     """A batch, taken whole or not at all."""
 
-    documents: list[DocumentIn] = Field(description=f"1..{MAX_BATCH}, ids distinct")
+    documents: Annotated[list[DocumentIn], FIRST] = Field(description=f"1..{MAX_BATCH}, ids distinct")
     wait: bool = Field(False, description="answer only when all are embedded or have failed")
 
 
@@ -71,7 +72,7 @@ class DocumentPage(BaseModel):
 class DeleteIn(Strict):
     """Which documents to delete: one of the two."""
 
-    ids: list[str] | None = None
+    ids: Annotated[list[str], FIRST] | None = None
     filter: dict[str, Any] | None = None
 
 

@@ -15,6 +15,7 @@ from grace_server.index.routes.explanation import ExplanationOut, MeanOut, expla
 from grace_server.index.routes.shapes import RationaleOut, Strict, indexes_of, rationale_out
 from grace_server.index.searching import Answer, Hit, Method, Options, Place
 from grace_server.metrics import Metrics
+from grace_server.request_body import FIRST
 
 router = APIRouter(tags=["search"])
 
@@ -25,8 +26,10 @@ class SearchIn(Strict):
     """A question to an index, or several at once."""
 
     index: str = "default"
-    query: str | list[str] | None = None
-    vector: list[float] | list[list[float]] | None = Field(None, description="instead of embedding the query")
+    query: str | Annotated[list[str], FIRST] | None = None
+    vector: Annotated[list[float], FIRST] | Annotated[list[Annotated[list[float], FIRST]], FIRST] | None = Field(
+        None, description="instead of embedding the query"
+    )
     k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
     offset: Annotated[int, Field(ge=0, le=MAX_REACH - MAX_K)] = Field(0, description="hits to pass over, for paging")
     method: Method = "dense"

@@ -11,9 +11,10 @@ from grace.representation import FinishReason, Rationale
 from grace_server.errors import Loading
 from grace_server.index.indexes import Indexes
 from grace_server.index.jobs import IndexJob, JobState
+from grace_server.request_body import RequestBody
 
 
-class Strict(BaseModel):
+class Strict(RequestBody):
     """A body in which an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid")
