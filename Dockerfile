@@ -2,12 +2,14 @@
 #   docker build --target cuda -t grace:cuda .    on vLLM's own image, for NVIDIA GPUs
 #   docker build --target cpu  -t grace:cpu  .    on Python's, without a GPU
 # Both run as a user without rights, on a read-only root file system, and ask nothing of the network at start.
-# What is in them besides vLLM is pinned in deploy/image/*.lock, which scripts/image_lock.py writes.
-ARG PYTHON_VERSION=3.11.14
-ARG VLLM_VERSION=0.32.0
+# What is in them besides vLLM is pinned in deploy/image/*.lock, which scripts/image_lock.py writes. The bases are pinned by
+# version; by digest, once you have looked it up (docker buildx imagetools inspect vllm/vllm-openai:v0.32.0):
+#   docker build --build-arg VLLM_IMAGE=vllm/vllm-openai@sha256:... --target cuda -t grace:cuda .
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
 
 # ---- our own wheel, with the bundled model in it
-FROM python:${PYTHON_VERSION}-slim-bookworm AS wheel
+FROM ${PYTHON_IMAGE} AS wheel
 WORKDIR /src
 RUN python -m pip install --no-cache-dir hatchling==1.33.0
 COPY pyproject.toml README.md LICENSE ./
@@ -17,7 +19,7 @@ COPY training/ training/
 RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 # ---- without a GPU
-FROM python:${PYTHON_VERSION}-slim-bookworm AS cpu
+FROM ${PYTHON_IMAGE} AS cpu
 # PyTorch keeps its builds without CUDA on an index of its own: give its address, unless pip's own one has them.
 ARG PIP_EXTRA_INDEX_URL
 # The compiled part of vLLM looks for libnuma.
@@ -55,7 +57,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
 ENTRYPOINT ["grace-serve"]
 
 # ---- with NVIDIA GPUs; the last stage is what a plain `docker build .` makes
-FROM vllm/vllm-openai:v${VLLM_VERSION} AS cuda
+FROM ${VLLM_IMAGE} AS cuda
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin grace \
     && mkdir -p /data /models \
     && chown 10001:10001 /data /models

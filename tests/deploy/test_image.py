@@ -106,37 +106,53 @@ def test_the_health_check_tells_a_ready_service_from_none(live_service: str) -> 
             assert done.returncode == code, done.stderr.decode()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BUILD not in os.environ, reason=f"builds an image of 2.5 GB in five minutes: set {BUILD}=1")
-@pytest.mark.skipif(not shutil.which("debootstrap") or os.getuid() != 0, reason="needs root and debootstrap")
-def test_the_stage_without_a_gpu_is_built_and_serves_read_only_without_a_network(tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    Root.debian(base)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Root]:
+    """Every stage, each of its instructions run."""
+    if BUILD not in os.environ:
+        pytest.skip(f"builds images of 2.5 GB in minutes: set {BUILD}=1")
+    if not shutil.which("debootstrap") or os.getuid() != 0:
+        pytest.skip("needs root and debootstrap")
+    folder = tmp_path_factory.mktemp("images")
+    Root.debian(folder / "base")
     roots: dict[str, Root] = {}
-    for name in ("wheel", "cpu"):
+    for name, stage in STAGES.items():
         # Not shutil: it would read /dev/full to its end.
-        subprocess.run(["cp", "--archive", "--one-file-system", base, tmp_path / name], check=True)
-        roots[name] = Root(tmp_path / name, ROOT, roots)
+        subprocess.run(["cp", "--archive", "--one-file-system", folder / "base", folder / name], check=True)
+        roots[name] = Root(folder / name, ROOT, roots)
+        if name == "cuda":
+            lock = (ROOT / "deploy/image/cuda.lock").read_text().splitlines()
+            ours = [line.partition("==")[0] for line in lock if "==" in line]
+            roots[name].as_vllms_image(roots["cpu"], [*ours, "grace-embed"])
         # This machine's pip finds PyTorch's CPU build where it is configured to look.
-        roots[name].build(STAGES[name], {"PIP_EXTRA_INDEX_URL": ""})
-    stage, data = STAGES["cpu"], tmp_path / "data"
-    data.mkdir()
-    os.chown(data, 10001, 10001)
-    ask = (
-        "import json, os, urllib.request as r\n"
-        "body = json.dumps({'input': 'The harbour froze in 1432.'}).encode()\n"
-        "q = r.Request('http://127.0.0.1:8000/embed', body, {'content-type': 'application/json'})\n"
-        "print('embedded', len(json.load(r.urlopen(q))['data'][0]['embedding']), 'as', os.getuid())\n"
-        "try: open('/opt/grace/x', 'w')\n"
-        "except OSError as error: print('root is', error.strerror)\n"
-    )
-    told = roots["cpu"].serve(
+        roots[name].build(stage, {"PIP_EXTRA_INDEX_URL": ""})
+    return roots
+
+
+ASK = """
+import json, os, urllib.request as r
+body = json.dumps({'input': 'The harbour froze in 1432.'}).encode()
+q = r.Request('http://127.0.0.1:8000/embed', body, {'content-type': 'application/json'})
+print('embedded', len(json.load(r.urlopen(q))['data'][0]['embedding']), 'as', os.getuid())
+try: open('/opt/x', 'w')
+except OSError as error: print('root is', error.strerror)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", SERVED, ids=lambda stage: stage.name)
+def test_every_instruction_runs_and_what_comes_of_it_serves_read_only_without_a_network(
+    built: dict[str, Root], stage: dockerfile.Stage, tmp_path: Path
+) -> None:
+    """`cuda` with vLLM for CPUs in the place of vLLM's own image: its commands are run, a GPU is not."""
+    os.chown(tmp_path, 10001, 10001)
+    told = built[stage.name].serve(
         stage.all("ENTRYPOINT")[0].exec_form(),
         stage.all("HEALTHCHECK")[0].exec_form(),
-        ["python", "-c", ask],
+        ["python3", "-c", ASK],
         user=stage.all("USER")[-1].rest,
-        data=data,
+        data=tmp_path,
     )
     for line in ("healthy after", "as 10001", "root is Read-only file system", "stopped with 0"):
         assert line in told, told
-    assert (data / "cache").is_dir()
+    assert (tmp_path / "cache").is_dir()

@@ -1,6 +1,7 @@
 """A stage of a Dockerfile, built without a container engine: Debian's base system in a folder, and chroot.
 
-It needs root and debootstrap. Python's image is stood in for by Debian's own Python of the same minor version.
+It needs root and debootstrap. Python's image is stood in for by Debian's own Python of the same minor version; vLLM's
+image, by that with uv and the packages that the stage without a GPU has of vLLM.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from tests.support.dockerfile import Stage
 _PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 _BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PIP_BREAK_SYSTEM_PACKAGES": "1"}
 
+# pip's configuration of this machine, as uv has it.
+_UV = {"PIP_CERT": "SSL_CERT_FILE", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS"}
 
 # SIOCSIFFLAGS with IFF_UP and IFF_LOOPBACK: a new network namespace has its loopback down.
 _LOOPBACK_UP = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x49))"
@@ -37,6 +40,18 @@ class Root:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (folder / "usr/local/bin/python").symlink_to("/usr/bin/python3")
         (folder / "usr/local/bin/pip").symlink_to("/usr/bin/pip")
+
+    def as_vllms_image(self, built: Root, less: list[str]) -> None:
+        """Give the system's Python what a built stage has in /opt/grace, less some packages, and uv."""
+        (self.folder / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()  # vLLM's image has no such mark
+        source = built.folder / "opt/grace/lib/python3.11/site-packages"
+        target = self.folder / "usr/local/lib/python3.11/dist-packages"
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "--archive", "--link", f"{source}/.", target], check=True)
+        self.run(f"python3 -m pip uninstall --yes {shlex.join(less)}", mounts={}, extra={})
+        self.run("python3 -m pip install --no-cache-dir uv", mounts={}, extra={})
+        # vLLM for CPUs looks for it; vLLM's own image has another engine.
+        self.run("apt-get update && apt-get install --yes libnuma1", mounts={}, extra={})
 
     def build(self, stage: Stage, arguments: dict[str, str]) -> None:
         """Run every instruction of a stage that changes the file system."""
@@ -70,7 +85,8 @@ class Root:
                 seen[value] = Path(value)
         for name in ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs"):
             seen[name] = Path(name)
-        environment = self.environment | pip | {name: value for name, value in extra.items() if value}
+        uv = {theirs: pip[ours] for ours, theirs in _UV.items() if ours in pip}
+        environment = self.environment | pip | uv | {name: value for name, value in extra.items() if value}
         shell = ["/bin/sh", "-c", f"cd {self._cwd} && {command}"]
         script = [*self._mounting(seen), self._chroot(shell, environment)]
         subprocess.run(["unshare", "--mount", "sh", "-ec", "\n".join(script)], check=True)
