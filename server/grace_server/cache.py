@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +23,10 @@ from grace_server.metrics import Metrics
 from grace_server.stop import Item, Stop, items_of
 
 _Result = TypeVar("_Result")
+Found = tuple[str, Representation | None]  # how the look-up went, and what it found
 _TROUBLE = (OSError, sqlite3.Error, diskcache.Timeout)
 _RAW, _BINARY = 1, 2  # diskcache's modes for bytes, in the database or in a file
+_UNWRITTEN = 512  # answers that may wait for the disk; of a disk that is slower, the next ones wait for it
 
 
 class _BytesOnly(diskcache.Disk):
@@ -40,10 +43,21 @@ class _BytesOnly(diskcache.Disk):
         return super().fetch(mode, filename, value, read)
 
 
+@dataclass(slots=True)
+class _Trip:
+    """What one trip to the disk is to do: look up, keep."""
+
+    asked: list[tuple[str, Job, asyncio.Future[Found]]] = field(default_factory=list)
+    kept: list[tuple[str, Representation]] = field(default_factory=list)
+    leaves: bool = False
+
+
 class Cache:
     """Looks a job up before passing it on, and keeps the answer.
 
-    All work on the disk is done by one thread, so that a slow disk delays answers but never the event loop.
+    All work on the disk is done by one thread, so that a slow disk delays answers but never the event loop. What comes
+    in one turn of the loop is one trip to it and one transaction: texts of a batch come, and are done, many at once.
+    Answers do not wait until they are written.
     """
 
     def __init__(self, following: Stop, metrics: Metrics, *, folder: Path, identity: str, max_mib: int) -> None:
@@ -52,6 +66,9 @@ class Cache:
         self._thread = ThreadPoolExecutor(1, "grace-cache")
         self._store: Any = None
         self._warned = False
+        self._trip = _Trip()
+        self._unwritten = 0
+        self._trips: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Open the folder; one that cannot be read is emptied, one that cannot be written is done without."""
@@ -59,6 +76,7 @@ class Cache:
 
     async def close(self) -> None:
         """Finish what is being written."""
+        await asyncio.gather(*self._trips)
         if self._store is not None:
             await self._attempt(self._store.close, otherwise=None)
         self._thread.shutdown(wait=True)
@@ -91,14 +109,49 @@ class Cache:
     async def _look_up(self, key: str, job: Job) -> Representation | None:
         if self._store is None:
             return None
-        unread: tuple[str, Representation | None] = ("error", None)
-        result, found = await self._attempt(lambda: self._read(key, job), otherwise=unread)
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self._trip.asked.append((key, job, found))
+        self._depart()
+        result, representation = await found
         self._metrics.cache_lookups.labels(result).inc()
-        return found
+        return representation
 
     async def _keep(self, key: str, representation: Representation) -> None:
-        if self._store is not None:
-            await self._attempt(lambda: self._store.set(key, records.encode(representation)), otherwise=None)
+        if self._store is None:
+            return
+        self._trip.kept.append((key, representation))
+        self._unwritten += 1
+        self._depart()
+        while self._unwritten > _UNWRITTEN and self._trips:
+            await asyncio.wait(self._trips, return_when=asyncio.FIRST_COMPLETED)
+
+    def _depart(self) -> None:
+        """Have this turn's trip leave at its end, with whatever joins it until then."""
+        if not self._trip.leaves:
+            self._trip.leaves = True
+            task = asyncio.create_task(self._go())
+            self._trips.add(task)
+            task.add_done_callback(self._trips.discard)
+
+    async def _go(self) -> None:
+        trip, self._trip = self._trip, _Trip()
+        # What was kept before is found by who asks later: trips go one after the other.
+        if trip.kept:
+            await self._attempt(lambda: self._write(trip.kept), otherwise=None)
+            self._unwritten -= len(trip.kept)
+        if not trip.asked:
+            return
+        jobs = [(key, job) for key, job, _ in trip.asked]
+        unread: list[Found] = [("error", None)] * len(jobs)
+        found = await self._attempt(lambda: [self._read(key, job) for key, job in jobs], otherwise=unread)
+        for (_, _, future), answer in zip(trip.asked, found, strict=True):
+            if not future.done():  # whoever asked may have left
+                future.set_result(answer)
+
+    def _write(self, kept: list[tuple[str, Representation]]) -> None:
+        with self._store.transact():
+            for key, representation in kept:
+                self._store.set(key, records.encode(representation))
 
     def _open(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,7 +166,7 @@ class Cache:
             self._folder.mkdir(mode=0o700)
             return diskcache.Cache(str(self._folder), **options)
 
-    def _read(self, key: str, job: Job) -> tuple[str, Representation | None]:
+    def _read(self, key: str, job: Job) -> Found:
         try:
             record = self._store.get(key)
             return ("miss", None) if record is None else ("hit", records.decode(record, job))

@@ -18,7 +18,7 @@ import pytest
 from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
 from grace_server import records
-from tests.server.conftest import Serve
+from tests.server.conftest import Serve, until
 
 SECRET = "Zanzibar quartet marmalade. Obsidian pelican!"
 
@@ -88,8 +88,15 @@ async def test_no_input_and_no_given_rationale_is_on_the_disk(serve: Serve, tmp_
         assert word.strip(".!").encode() not in found
 
 
+async def one_entry(folder: Path) -> None:
+    """Answers do not wait until they are on the disk."""
+    with diskcache.Cache(str(folder / "data" / "cache")) as store:
+        await until(lambda: len(store) == 1)
+
+
 async def test_damaged_entries_are_computed_anew(serve: Serve, tmp_path: Path) -> None:
     await (await serve()).embed(input="a text")
+    await one_entry(tmp_path)
     with diskcache.Cache(str(tmp_path / "data" / "cache")) as store:
         [key] = list(store)
         for wreck in (b"", b"short", store[key][:-1] + b"\x00", records.encode.__doc__.encode() * 9, {"a": "pickle"}):
@@ -109,6 +116,7 @@ async def test_nothing_in_the_folder_is_ever_unpickled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     await (await serve()).embed(input="a text")
+    await one_entry(tmp_path)
     with sqlite3.connect(tmp_path / "data" / "cache" / "cache.db") as database:
         database.execute("UPDATE Cache SET mode = 4, value = ?, filename = NULL", (pickle.dumps(Bomb()),))
     service = await serve()
@@ -155,6 +163,24 @@ async def test_it_stays_within_its_size(serve: Serve, tmp_path: Path) -> None:
         await service.embed(input=f"text {i}. " * 20, max_rationale_tokens=2)
     with diskcache.Cache(str(tmp_path / "data" / "cache")) as store:
         assert store.volume() < 1.5 * 2**20
+
+
+async def test_texts_that_come_together_are_kept_together_and_each_is_found(serve: Serve) -> None:
+    service = await serve()
+    texts = [f"text {i}" for i in range(200)]
+    first = await service.embed(input=texts)
+    again = await service.embed(input=texts[::-1])
+    assert all(item["cached"] for item in again["data"])
+    assert [i["embedding"] for i in again["data"][::-1]] == [i["embedding"] for i in first["data"]]
+    assert service.engine.calls == 200
+
+
+async def test_what_was_answered_before_the_end_is_there_after_it(serve: Serve) -> None:
+    texts = [f"text {i}" for i in range(50)]
+    service = await serve()
+    await service.embed(input=texts)
+    again = await (await serve()).embed(input=texts)  # on the same folder, the first one is stopped
+    assert all(item["cached"] for item in again["data"])
 
 
 async def test_a_record_is_the_same_after_a_round_trip(prompter: Prompter) -> None:
