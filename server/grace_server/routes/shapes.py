@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import orjson
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -35,12 +37,21 @@ def as_json(content: Mapping[str, Any] | Sequence[Any], status: int = 200) -> Re
 
 
 def dumps(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """Compact JSON; a number that JSON cannot hold is an error, not a `NaN` that clients choke on."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Compact JSON. Its numbers are finite: `encoded` sees to that, and what else is told derives from vectors."""
+    try:
+        return orjson.dumps(content)  # in a tenth of the time that the standard library takes for a vector
+    except TypeError:  # what only the latter knows: numbers beyond 64 bits, say
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def encoded(vector: Floats, encoding: Encoding) -> list[float] | str:
-    """The vector as numbers, or as base64 of little-endian float32."""
+    """The vector as numbers, or as base64 of little-endian float32.
+
+    Raises:
+        ValueError: not all of them are finite: JSON cannot hold that, and nobody could search with it.
+    """
+    if not np.isfinite(vector).all():
+        raise ValueError("a vector is not finite")
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
     numbers: list[float] = vector.tolist()
