@@ -54,6 +54,7 @@ class Seen:
     seconds: list[float] = field(default_factory=list)
     kept: list[tuple[dict[str, Any], list[float]]] = field(default_factory=list)
     held: list[dict[str, float]] = field(default_factory=list)
+    running: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 def main() -> None:
@@ -79,7 +80,8 @@ async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
         await stretch(server, client, traffic, seen, rng, SHARE * capacity, calm)
         await stretch(server, client, traffic, seen, rng, BURST * capacity, BURST_S)
     background[0].cancel()
-    await asyncio.sleep(SETTINGS["queue_timeout_s"] + 20)  # the last ones, and what is being ingested
+    await asyncio.gather(*seen.running)
+    await asyncio.sleep(10)  # for what is still being ingested
     background[1].cancel()
     client.close()
     await asyncio.sleep(1)
@@ -102,7 +104,6 @@ async def stretch(
 ) -> None:
     """Requests at a rate for a while; nobody waits for their answers."""
     start = time.perf_counter()
-    running: set[asyncio.Task[None]] = set()
     for moment in poisson(rate, seconds, rng):
         if (wait := start + moment - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
@@ -116,9 +117,10 @@ async def stretch(
                 work = slow_reader(server, traffic)
             case _:
                 work = usual(client, traffic, seen)
-        running.add(asyncio.create_task(counted(kind, work, seen)))
+        task = asyncio.create_task(counted(kind, work, seen))
+        seen.running.add(task)
+        task.add_done_callback(seen.running.discard)
     await asyncio.sleep(max(0.0, start + seconds - time.perf_counter()))
-    await asyncio.wait(running, timeout=30)
 
 
 async def counted(kind: str, work: Any, seen: Seen) -> None:
