@@ -18,12 +18,12 @@ from grace_server.settings import Settings
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 0.25
+SECONDS = 0.5
 PATIENCE_S = 240  # a worker of Ray is a Python with half the world imported: on a busy machine that takes its time
 
 
 def paced(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> FakeEngine:
-    """An engine that sleeps through each text: `max_running_requests` at once, so many times 4 a second."""
+    """An engine that sleeps through each text: `max_running_requests` at once, so many times 2 a second."""
     return FakeEngine(prompter, seconds_per_text=SECONDS)
 
 

@@ -25,6 +25,7 @@ from grace_server.replicas.replica import EngineReplica
 from grace_server.settings import Settings
 
 ENGINES, INGRESS = "engines", "ingress"  # the names of the deployments
+HEALTH_S = 2.0
 STOP_S = 15.0  # after the drain: for an engine to end
 PROBES_AND_SEARCHES = 1_000  # requests at once that need no place in an engine
 
@@ -52,6 +53,7 @@ def application(settings: Settings, *, make_engine: MakeEngine = make_engine) ->
         ),
         ray_actor_options={"num_cpus": settings.ray_cpus, "num_gpus": settings.ray_gpus},
         graceful_shutdown_timeout_s=stop_s,
+        health_check_period_s=HEALTH_S,  # a dead process is noticed by this alone
     )
     texts = settings.ray_max_replicas * settings.max_running_requests + settings.max_queued_requests
     ingress = serve.deployment(
@@ -60,6 +62,7 @@ def application(settings: Settings, *, make_engine: MakeEngine = make_engine) ->
         num_replicas=1,
         max_ongoing_requests=texts + PROBES_AND_SEARCHES,  # so that it is admission that refuses, with a reason
         graceful_shutdown_timeout_s=stop_s,
+        health_check_period_s=HEALTH_S,
         ray_actor_options={"num_cpus": 1, "resources": dict(settings.ray_ingress_resources)},
     )
     # Replicas have no use for the keys.
