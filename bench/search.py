@@ -31,6 +31,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from bench._shared import about
 from grace_server.index.approximate import give_way, use_threads
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
@@ -271,6 +272,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     queries = clustered(arguments.queries, arguments.dimensions, 2, topics)
     truth = nearest(vectors, queries)
     report: dict[str, Any] = {
+        "about": about(),
         "rows": arguments.rows,
         "dimensions": arguments.dimensions,
         "queries": arguments.queries,

@@ -23,6 +23,7 @@ from grace.representation import Segment
 from grace_server.index.catalog import Catalog
 from grace_server.index.edges import Edges
 from grace_server.index.errors import IndexNotFound
+from grace_server.index.faiss_index import Work
 from grace_server.index.faults import FaultPoint
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Represented
@@ -100,9 +101,11 @@ def move(catalog: Catalog, source: str) -> Any:
 def work(folder: Path, ledger: Path, seed: int, die_at: str | None, after: int) -> None:
     """Work until killed; or kill itself at the `after`-th time it reaches a fault point."""
     seen = 0
+    doing = Doing(ledger.with_name("doing"))
 
     def faults(point: FaultPoint) -> None:
         nonlocal seen
+        doing.reach(point)
         if point.name == die_at:
             seen += 1
             if seen >= after:
@@ -114,7 +117,7 @@ def work(folder: Path, ledger: Path, seed: int, die_at: str | None, after: int) 
         collection = catalog.get("a")
     except IndexNotFound:
         collection = catalog.create("a", SETTINGS, dimensions=H, fingerprint=FINGERPRINT)
-    threading.Thread(target=_look_after, args=(catalog, folder), daemon=True).start()
+    threading.Thread(target=_look_after, args=(catalog, folder, doing), daemon=True).start()
     with ledger.open("a", encoding="utf-8") as file:
 
         def note(kind: str, number: int) -> None:
@@ -132,19 +135,45 @@ def work(folder: Path, ledger: Path, seed: int, die_at: str | None, after: int) 
             embed_some(collection)
 
 
-def _look_after(catalog: Catalog, folder: Path) -> None:
+class Doing:
+    """A file that says what the background was at: written without a fsync, for what a SIGKILL leaves is read by the
+    same kernel.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+
+    def note(self, what: str) -> None:
+        """From now on it is at this."""
+        os.pwrite(self._file, what.ljust(16).encode(), 0)
+
+    def reach(self, point: FaultPoint) -> None:
+        """A checkpoint is written within a merge or a rebuild: its own fault points tell."""
+        if point.name.startswith(("CHECKPOINT", "MANIFEST")):
+            self.note("checkpoint")
+
+
+def _look_after(catalog: Catalog, folder: Path, doing: Doing) -> None:
     """Merge, rebuild, checkpoint, snapshot, restore and migrate, all the time."""
     collection, turn = catalog.get("a"), 0
     while True:
         turn += 1
+        doing.note("upkeep")
         collection.maintain()
-        collection.maintain("rebuild" if turn % 2 or collection.index.base is None else "merge")
+        work: Work = "rebuild" if turn % 2 or collection.local.base is None else "merge"
+        doing.note(work)
+        collection.maintain(work)
         if turn % 3 == 0:
             path = folder / f"{os.getpid()}-{turn}.snapshot"
+            doing.note("snapshot")
             take_snapshot(collection, path, catalog.edges)
+            doing.note("restore")
             restored = restore_snapshot(catalog, path, f"copy-{os.getpid()}-{turn}")
+            doing.note("alias")
             catalog.set_alias("latest", restored.name)
+            doing.note("migrate")
             move(catalog, restored.name)
+            doing.note("delete")
             kept = (restored.name, restored.name.replace("copy-", "moved-"))
             for old in [c for c in catalog if c.name.startswith(("copy-", "moved-")) and c.name not in kept]:
                 catalog.delete(old.name)
