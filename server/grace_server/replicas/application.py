@@ -11,7 +11,6 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ReplicaState
 
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
@@ -42,7 +41,6 @@ def application(settings: Settings, *, make_engine: MakeEngine = make_engine) ->
     """The application of some settings. Tests and benchmarks give a `make_engine` of their own."""
     stop_s = settings.drain_timeout_s + STOP_S
     engines = serve.deployment(
-        EngineReplica,
         name=ENGINES,
         # What admission lets in for each replica: the queue is the ingress's, with its deadlines and its order.
         max_ongoing_requests=settings.max_running_requests,
@@ -54,17 +52,16 @@ def application(settings: Settings, *, make_engine: MakeEngine = make_engine) ->
         ray_actor_options={"num_cpus": settings.ray_cpus, "num_gpus": settings.ray_gpus},
         graceful_shutdown_timeout_s=stop_s,
         health_check_period_s=HEALTH_S,  # a dead process is noticed by this alone
-    )
+    )(EngineReplica)
     texts = settings.ray_max_replicas * settings.max_running_requests + settings.max_queued_requests
     ingress = serve.deployment(
-        serve.ingress()(Ingress),
         name=INGRESS,
         num_replicas=1,
         max_ongoing_requests=texts + PROBES_AND_SEARCHES,  # so that it is admission that refuses, with a reason
         graceful_shutdown_timeout_s=stop_s,
         health_check_period_s=HEALTH_S,
         ray_actor_options={"num_cpus": 1, "resources": dict(settings.ray_ingress_resources)},
-    )
+    )(serve.ingress()(Ingress))
     # Replicas have no use for the keys.
     bare = settings.model_copy(update={"api_keys": (), "audit_key": None, "qdrant_api_key": None})
     return ingress.bind(settings, engines.bind(bare, make_engine))
@@ -97,5 +94,5 @@ class Ingress:
 
 
 def _running(application: str) -> int:
-    deployment = serve.status().applications[application].deployments[ENGINES]
-    return deployment.replica_states.get(ReplicaState.RUNNING, 0)
+    states = serve.status().applications[application].deployments[ENGINES].replica_states
+    return sum(number for state, number in states.items() if state == "RUNNING")

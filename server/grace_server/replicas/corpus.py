@@ -10,6 +10,7 @@ exactly once into the store, and a run that was killed goes on with what is stil
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         yield
     finally:
@@ -81,7 +82,7 @@ def _outcomes(
     dataset = (
         ray.data.from_items([{"labels": batch.tolist()} for batch in batches], override_num_blocks=len(batches))
         .map_batches(
-            _read,
+            _read,  # type: ignore[arg-type] # its type has no place for what fn_kwargs brings
             fn_kwargs={"path": collection.store.path.resolve()},
             batch_size=1,
             num_cpus=0.01,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import Context
 from typing import Any
 
@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from grace.errors import EngineDead, EngineError
 from grace.representation import Job, Representation
+from grace_server import logs
 from grace_server.errors import Unavailable
 from grace_server.replicas.replica import OtherModel
 from grace_server.stop import Item
@@ -129,7 +130,7 @@ class ReplicaEngine:
             response.cancel()
             raise
 
-    async def _stream(self, job: Job) -> AsyncIterator[Item]:
+    async def _stream(self, job: Job) -> AsyncGenerator[Item, None]:
         response = _apart(self._replicas.options(method_name="stream", stream=True), self._fingerprint, job)
         over = False
         try:
@@ -153,9 +154,15 @@ class ReplicaEngine:
         await asyncio.sleep(pause)
 
     async def _keep_counting(self) -> None:
+        told = False
         while True:
-            with suppress(Exception):  # the controller may be away for a while; the last count is as good as any
+            try:
                 self._running = max(1, await asyncio.to_thread(self._count))
+                told = False
+            except Exception as error:  # noqa: BLE001 - the controller may be away; the last count is as good as any
+                if not told:
+                    logs.service.warning("the replicas cannot be counted", extra={"error": str(error)})
+                told = True
             await asyncio.sleep(COUNT_EVERY_S)
 
 

@@ -115,7 +115,9 @@ def _queue(arguments: argparse.Namespace) -> list[str]:
     for name in ("tokens_per_s", "text_tokens_per_s", "texts_per_s", "tokens", "texts"):
         if getattr(a, name) <= 0:
             raise ValueError(f"{name} must be above 0, got {getattr(a, name):g}")
-    rows = [("engines", "asked of them", "p50 s", "p99 s", "in the queue s", "refused", "given up")]
+    rows: list[tuple[str, ...]] = [
+        ("engines", "asked of them", "p50 s", "p99 s", "in the queue s", "refused", "given up")
+    ]
     warm_up = int(a.texts / 10)
     for replicas in a.replicas:
         service = Service(
