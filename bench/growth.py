@@ -20,10 +20,10 @@ from typing import Any
 from bench._shared import WORDS, arguments, interval, report
 
 MIDDLE: dict[str, Any] = {"words": 40, "tokens": 24, "batch": 64}
-INPUT_WORDS = (10, 40, 160, 400)
+INPUT_WORDS = (10, 40, 160, 320)
 RATIONALE_TOKENS = (1, 8, 24, 48)
 BATCHES = (1, 4, 16, 64, 256)
-CORPORA = (256, 1024, 4096)
+CORPORA = (256, 1024, 2048)
 
 
 def main() -> None:

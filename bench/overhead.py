@@ -75,8 +75,9 @@ async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
     more = [1000 * (b - a) for a, b in zip(seconds["plain"], seconds["http"], strict=True)]
     figures |= with_interval("one_more_ms", more) | {"one_plain_ms": 1000 * statistics.median(seconds["plain"])}
     figures |= await vector_after_last_token(server, options.singles)
-    for name, words, count in (("short", 10, options.callers), ("long", 300, options.callers)):
-        seconds = await in_turns(each, options.rounds, lambda n, w=words, c=count: texts(c, w, n))
+    count = options.callers
+    for name, words, rounds in (("short", 10, options.rounds), ("long", 300, min(options.rounds, 3))):
+        seconds = await in_turns(each, rounds, lambda n, w=words: texts(count, w, n))
         figures |= saturated(name, seconds, count)
     together: Arms = {"plain": generated, "http": asked_together}
     if options.batch:
