@@ -50,6 +50,7 @@ def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) 
                     prefix_caching=settings.prefix_caching,
                     metrics=settings.engine_metrics,
                     model_label=served_name(settings),
+                    silence_s=settings.engine_timeout_s,
                     extra=settings.engine_args,
                 ),
             )

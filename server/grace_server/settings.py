@@ -81,7 +81,6 @@ class Settings(BaseSettings):
         default_factory=dict, description="vLLM: further engine arguments, as a JSON object"
     )
 
-    # What one request may ask for
     # Replicas on Ray; `grace-serve` alone has one engine and none of these
     ray_min_replicas: int = Field(1, ge=1, description="Ray: engines there are at least")
     ray_max_replicas: int = Field(1, ge=1, description="Ray: engines there are at most")
@@ -95,6 +94,7 @@ class Settings(BaseSettings):
     )
     ray_attempts: int = Field(3, ge=1, description="Ray: engines a text is tried on, when they die over it")
 
+    # What one request may ask for
     max_inputs: int = Field(256, ge=1, description="texts in one request")
     max_samples: int = Field(16, ge=1, description="rationales per text (n)")
     max_input_chars: int = Field(1_000_000, ge=1, description="characters of one text, before it is tokenised")
@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     max_queued_tokens: int = Field(8_388_608, ge=0, description="their tokens; more are refused with 429")
     queue_timeout_s: float = Field(60.0, gt=0, description="how long a text may wait before it is refused with 429")
     generate_timeout_s: float = Field(600.0, gt=0, description="how long the engine may take for one text")
+    engine_timeout_s: float = Field(300.0, gt=0, description="vLLM: how long a step may take before the engine hangs")
 
     # Stopping
     drain_timeout_s: float = Field(30.0, ge=0, description="how long running requests may finish after SIGTERM")
@@ -174,6 +175,25 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_its_gpus(self) -> Self:
+        if self.ray_min_replicas > self.ray_max_replicas:
+            raise ValueError(
+                f"ray_min_replicas is {self.ray_min_replicas}, but ray_max_replicas is {self.ray_max_replicas}"
+            )
+        spread = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+        if self.engine == "vllm" and self.ray_gpus and spread > 1 and self.ray_gpus != spread:
+            raise ValueError(
+                f"ray_gpus is {self.ray_gpus:g}, but tensor_parallel_size x pipeline_parallel_size x "
+                f"data_parallel_size is {spread}: an engine needs as many GPUs as it is spread over"
+            )
+        if self.engine == "transformers" and spread > 1:
+            raise ValueError(
+                "tensor_parallel_size, pipeline_parallel_size and data_parallel_size are vLLM's: with engine "
+                "transformers they must be 1"
+            )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -195,25 +215,6 @@ class Settings(BaseSettings):
     def max_body_bytes(self) -> int:
         """The body limit in bytes."""
         return int(self.max_body_mib * 2**20)
-    @model_validator(mode="after")
-    def _has_its_gpus(self) -> Self:
-        if self.ray_min_replicas > self.ray_max_replicas:
-            raise ValueError(
-                f"ray_min_replicas is {self.ray_min_replicas}, but ray_max_replicas is {self.ray_max_replicas}"
-            )
-        spread = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
-        if self.engine == "vllm" and self.ray_gpus and spread > 1 and self.ray_gpus != spread:
-            raise ValueError(
-                f"ray_gpus is {self.ray_gpus:g}, but tensor_parallel_size x pipeline_parallel_size x "
-                f"data_parallel_size is {spread}: an engine needs as many GPUs as it is spread over"
-            )
-        if self.engine == "transformers" and spread > 1:
-            raise ValueError(
-                "tensor_parallel_size, pipeline_parallel_size and data_parallel_size are vLLM's: with engine "
-                "transformers they must be 1"
-            )
-        return self
-
 
     def shown(self) -> dict[str, Any]:
         """Every setting, with secrets as stars: what `/info` prints."""

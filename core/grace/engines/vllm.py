@@ -6,11 +6,12 @@ The seams inside vLLM are in `vllm_worker` and `vllm_scheduler`; here is what a 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import sys
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ from tokenizers.decoders import DecodeStream
 from grace import prompt
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble
+from grace.engines.watchdog import silence
 from grace.errors import EngineDead, EngineError, InvalidInput, StateMismatch, UnsupportedModel
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
@@ -51,6 +53,7 @@ class VllmOptions:
     async_scheduling: bool | None = None  # None: as vLLM decides
     metrics: bool = False  # keep vLLM's own, in prometheus_client's default registry of this process
     model_label: str | None = None  # `model_name` in these; None: the checkpoint's name
+    silence_s: float = 300.0  # without an answer from the engine's process for so long, it hangs and is ended
     extra: Mapping[str, Any] = field(default_factory=dict)  # any other of vLLM's engine arguments
 
 
@@ -65,6 +68,9 @@ class VllmEngine:
         self._checkpoint, self._prompter = checkpoint, prompter
         self._options = options or VllmOptions()
         self._llm: AsyncLLM | None = None
+        self._processes: frozenset[Any] = frozenset()  # vLLM's, with all that these have started
+        self._watchdog: asyncio.Task[None] | None = None
+        self._hung = False
 
     async def start(self) -> None:
         """Start vLLM's engine process and load the weights into it.
@@ -80,9 +86,12 @@ class VllmEngine:
         except BaseException:
             await self.close()
             raise
+        self._watchdog = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
         """Stop the engine process."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.shutdown()
@@ -91,8 +100,8 @@ class VllmEngine:
 
     @property
     def dead(self) -> bool:
-        """True once the engine process is gone."""
-        return self._llm is not None and bool(self._llm.errored)
+        """True once the engine process is gone, or was found to hang."""
+        return self._hung or (self._llm is not None and bool(self._llm.errored))
 
     async def represent(self, job: Job) -> Representation:
         """Answer one job. Cancelling the call takes the request out of the engine."""
@@ -114,6 +123,15 @@ class VllmEngine:
         """
         ranks: list[dict[str, int]] = await self._engine.collective_rpc("grace_diagnostics")
         return {key: sum(rank[key] for rank in ranks) for key in ranks[0]}
+
+    async def _watch(self) -> None:
+        """End an engine that hangs: whoever waits for it then learns that it is dead.
+
+        A question waits for the end of a step, so it is answered as often as there are steps.
+        """
+        await silence(self.diagnostics, limit_s=self._options.silence_s)
+        self._hung = True
+        _end(self._processes)
 
     async def _check(self) -> None:
         """Refuse what would be pooled wrongly before the first text comes: ask the workers, then try it.
@@ -208,23 +226,23 @@ class VllmEngine:
         try:
             config = arguments.create_engine_config()
             self._refuse(config)
+            _check_room(config)
             if self._options.async_scheduling is not None:
                 # The CPU platform switches it off while the config is made; set afterwards it holds.
                 config.scheduler_config.async_scheduling = self._options.async_scheduling
             kind = "GraceAsyncScheduler" if config.scheduler_config.async_scheduling else "GraceScheduler"
             config.scheduler_config.scheduler_cls = f"grace.engines.vllm_scheduler.{kind}"
+            before = multiprocessing.active_children()
             with _nameless_main():
                 # Given a logger of its own, vLLM leaves out the one that prints.
-                return AsyncLLM.from_vllm_config(
+                llm = AsyncLLM.from_vllm_config(
                     config,
                     disable_log_stats=True,
                     enable_log_requests=False,
                     stat_loggers=[PrometheusStatLogger] if self._options.metrics else None,
                 )
-        if on_cpu and self._options.pipeline_parallel_size > 1 and "worker_cls" not in self._options.extra:
-            raise EngineError(
-                "pipeline_parallel_size must be 1 on a CPU: vLLM makes no buffers between the stages there (seen in 0.32)"
-            )
+            self._processes = frozenset(multiprocessing.active_children()) - frozenset(before)
+            return llm
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
 
@@ -291,6 +309,42 @@ def prepare_environment() -> bool:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     return on_cpu
+
+
+def _check_room(config: Any) -> None:
+    """Whether the longest text fits into the key-value cache, as far as it was given a size.
+
+    vLLM asks the same, but in its own process: its answer is a line in the log, about settings that are not ours.
+    """
+    model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
+    if cache.block_size is None or model.get_sliding_window() is not None:
+        return
+    blocks = -(-model.max_model_len // cache.block_size) + 1  # it keeps one for itself
+    if cache.num_gpu_blocks_override is not None and cache.num_gpu_blocks_override < blocks:
+        raise EngineError(
+            f"a text of {model.max_model_len} tokens takes {blocks} blocks of the key-value cache, and there are "
+            f"{cache.num_gpu_blocks_override} (kv_cache_blocks)"
+        )
+    numbers = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
+    size = 1 if str(cache.cache_dtype).startswith("fp8") else model.dtype.itemsize
+    needed, room = blocks * cache.block_size * numbers * size, cache.kv_cache_memory_bytes
+    if room is not None and room < needed:
+        raise EngineError(
+            f"a text of {model.max_model_len} tokens takes {needed / _GIB:.3g} GiB of the key-value cache, and it has "
+            f"{room / _GIB:.3g} (kv_cache_gib): give it more, or a model with a shorter context"
+        )
+
+
+def _end(processes: Iterable[Any]) -> None:
+    """Kill processes and all that they have started; asking nicely is no use with what hangs."""
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            for member in (*parent.children(recursive=True), parent):
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
 
 
 @contextmanager

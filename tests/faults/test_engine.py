@@ -1,0 +1,168 @@
+"""The engine's process dies, hangs, or has no memory: whoever waits is told, and the service ends with its code."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from grace.checkpoint import Checkpoint, CheckpointConfig
+from grace.engines.vllm import VllmEngine, VllmOptions
+from grace.engines.watchdog import TICK_S, silence
+from grace.errors import EngineError
+from grace.prompt import Prompter
+from grace_server import cli
+from grace_server.app import create_app
+from grace_server.settings import Settings
+from tests.server.conftest import until
+from tests.support.models import make_model
+
+
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that writes for some seconds, so that something can happen meanwhile."""
+    config = CheckpointConfig(max_input_tokens=256, max_rationale_tokens=3000)
+    return make_model(tmp_path_factory.mktemp("talkative"), context=4096, stop_bias=1e-6, config=config)
+
+
+@dataclass
+class Running:
+    app: Any
+    client: httpx.AsyncClient
+    done: asyncio.Task[int]
+    engine: psutil.Process
+
+
+Run = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def run(talkative: Path, tmp_path: Path) -> Run:
+    """vLLM behind a real socket, as `grace-serve` has it."""
+
+    @asynccontextmanager
+    async def running(**chosen: Any) -> AsyncIterator[Running]:
+        settings = Settings(
+            **{
+                "model": str(talkative),
+                "data_dir": tmp_path / "data",
+                "port": 0,
+                "kv_cache_gib": 0.2,
+                "max_running_requests": 2,
+                "engine_metrics": False,
+                **chosen,
+            }
+        )
+        app, listener = create_app(settings), cli.listen(settings)
+        others = multiprocessing.active_children()
+        done = asyncio.create_task(cli.serve(app, settings, listener))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            await until(lambda: app.state.life.phase != "loading", seconds=180)
+            [engine] = [psutil.Process(p.pid) for p in multiprocessing.active_children() if p not in others]
+            async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+                yield Running(app, client, done, engine)
+        finally:
+            app.state.life.fatal.set()
+            async with asyncio.timeout(30):
+                await done
+
+    return running
+
+
+@pytest.mark.parametrize(
+    ("signals", "settings"),
+    [
+        ([signal.SIGKILL], {}),
+        ([signal.SIGSTOP], {"engine_timeout_s": 1.0}),
+    ],
+    ids=["killed", "hung"],
+)
+async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
+    run: Run, signals: list[signal.Signals], settings: dict[str, Any]
+) -> None:
+    async with run(**settings) as running:
+        assert (await running.client.post("/embed", json={"input": "x", "mode": "direct"})).status_code == 200
+        waiting = [
+            asyncio.create_task(running.client.post("/embed", json={"input": f"text {i}", "stream": i == 3}))
+            for i in range(4)
+        ]
+        admission = running.app.state.house.admission
+        await until(lambda: (admission._running, admission._queued) == (2, 2))
+        for number in signals:
+            running.engine.send_signal(number)
+        async with asyncio.timeout(20):
+            replies = await asyncio.gather(*waiting)
+            for reply in replies:
+                if reply.headers["content-type"].startswith("text/event-stream"):  # its status had gone out already
+                    assert "engine_down" in reply.text
+                else:
+                    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_down")
+                    assert reply.headers["retry-after"]
+            assert running.app.state.life.closed() is not None
+            assert await running.done == 4
+        assert not running.engine.is_running() or running.engine.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_cache_too_small_for_any_text_is_refused_at_the_start_with_what_it_takes(talkative: Path) -> None:
+    checkpoint = Checkpoint.load(talkative)
+    for options, words in (
+        (VllmOptions(kv_cache_gib=0.0005), r"a text of 4096 tokens takes 0.00\d+ GiB .* 0.0005 \(kv_cache_gib\)"),
+        (VllmOptions(kv_cache_blocks=3), r"4096 tokens takes \d+ blocks .* there are 3 \(kv_cache_blocks\)"),
+    ):
+        engine = VllmEngine(checkpoint, Prompter(checkpoint), options)
+        with pytest.raises(EngineError, match=words):
+            asyncio.run(engine.start())
+
+
+async def test_an_answer_of_any_kind_keeps_the_watchdog_quiet() -> None:
+    asked = 0
+
+    async def answer() -> None:
+        nonlocal asked
+        asked += 1
+        if asked % 2:
+            raise RuntimeError("an error is an answer")
+
+    watching = asyncio.create_task(silence(answer, limit_s=0.1))
+    await until(lambda: asked >= 4)
+    assert not watching.done()
+    watching.cancel()
+
+
+async def test_time_in_which_this_process_was_stopped_itself_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    answer: asyncio.Future[None] = loop.create_future()
+
+    async def ask() -> None:
+        asked.set()
+        await answer
+
+    watching = asyncio.create_task(silence(ask, limit_s=10 * TICK_S))
+    await asked.wait()
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + 3600)  # an hour asleep
+    await asyncio.sleep(4 * TICK_S)
+    assert not watching.done()
+    answer.set_result(None)
+    watching.cancel()
+
+
+async def test_silence_is_told_after_its_limit() -> None:
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def ask() -> None:
+        await never
+
+    begin = asyncio.get_running_loop().time()
+    await silence(ask, limit_s=1.0)
+    assert 1.0 <= asyncio.get_running_loop().time() - begin < 5
