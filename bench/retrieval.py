@@ -40,14 +40,14 @@ from grace_server.index.collection import RATIONALE_WEIGHT, Collection
 from grace_server.index.edges import Edges
 from grace_server.index.fusion import RANK_CONSTANT, fuse
 from grace_server.index.lexical import search_words
-from grace_server.index.searching import FUSION_DEPTH, FUSION_WEIGHTS
+from grace_server.index.searching import DENSE_WEIGHT, FUSION_DEPTH
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vector_index import Neighbours
 
 SETS = ("cranfield", "cisi", "lisa")
 CONSTANTS = (5.0, 10.0, 20.0, 40.0, 60.0)
 DENSE_WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # beside 1 for lexical
-DEFAULT = (RANK_CONSTANT, FUSION_WEIGHTS[0] / FUSION_WEIGHTS[1])
+DEFAULT = (RANK_CONSTANT, DENSE_WEIGHT)
 RATIONALE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AT_ONCE = 200  # texts between two files that are kept
 LSA = "lsa"

@@ -14,6 +14,7 @@ from grace.attribution import score_of
 from grace.errors import InvalidInput
 from grace.representation import Job, Representation
 from grace_server.errors import Overloaded
+from grace_server.index.fusion import RANK_CONSTANT
 from grace_server.index.model import Represent
 from tests.index.conftest import OpenService, Service
 from tests.index.invariants import check
@@ -67,6 +68,21 @@ async def test_a_document_is_found_by_its_own_text(open_service: OpenService, me
         assert answer["exact"] is True
         assert set(answer["timing_ms"]) == {"embed", "search"}
         assert (answer["hits"][0]["dense"] is not None) == (method == "hybrid")
+
+
+async def test_a_hybrid_score_is_the_sum_of_both_lists_shares_by_their_weights(open_service: OpenService) -> None:
+    async with open_service() as service:
+        await filled(service, query_mode="direct", document_mode="direct")
+        for weight in (0.0, 0.5, 3.0):
+            answer = await search(service, query="the harbour", method="hybrid", dense_weight=weight)
+            for hit in answer["hits"]:
+                shares = [hit[part]["contribution"] for part in ("dense", "lexical") if hit[part]]
+                assert hit["score"] == pytest.approx(sum(shares))
+                assert hit["dense"]["contribution"] == pytest.approx(weight / (RANK_CONSTANT + hit["dense"]["rank"]))
+        [best, *_] = (await search(service, query="the harbour", method="hybrid", dense_weight=0))["hits"]
+        assert best["id"] == "harbour"
+        refused = await service.http.post("/search", json={"index": "a", "query": "a", "dense_weight": -1})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "dense_weight")
 
 
 async def test_rationales_of_query_and_hits_come_with_the_answer(open_service: OpenService) -> None:

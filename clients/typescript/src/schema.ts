@@ -1542,6 +1542,11 @@ export interface components {
              */
             centred?: boolean;
             /**
+             * Dense Weight
+             * @description of the dense list in a hybrid search, where the lexical one's is 1; null: as measured best
+             */
+            dense_weight?: number | null;
+            /**
              * Explain
              * @description take the score of every hit apart
              * @default false

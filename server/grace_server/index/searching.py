@@ -23,7 +23,7 @@ from grace_server.index.vectors import Floats, checked
 
 Method = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 200  # candidates of each list that hybrid search fuses
-FUSION_WEIGHTS = (1.0, 1.0)  # dense, lexical; measured in docs/search.md
+DENSE_WEIGHT = 1.0  # of the dense list, where the lexical one's is 1; measured in docs/search.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Options:
     mode: Mode | None = None  # of the query; None: as the collection says
     clause: Clause | None = None
     threshold: float | None = None  # hits below this score are left out
+    dense_weight: float = DENSE_WEIGHT  # in a hybrid search
     explain: bool = False
     centred: bool = False  # explain the scores with the collection's mean taken off, too
     top_pairs: int = 10  # of each explanation
@@ -131,7 +132,7 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
     if len(lists) == 1:
         [ranked] = lists.values()
     else:
-        ranked = fuse([lists["dense"], lists["lexical"]], weights=FUSION_WEIGHTS)
+        ranked = fuse([lists["dense"], lists["lexical"]], weights=(options.dense_weight, 1.0))
     documents = collection.documents(ranked.labels[: options.offset + options.k])
     # A document that was deleted since the index was asked is passed over.
     found = [
@@ -142,8 +143,7 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
     page = found[options.offset : options.offset + options.k]
     places: dict[str, dict[int, Place]] = {"dense": {}, "lexical": {}}
     if len(lists) > 1:
-        for name, weight in zip(("dense", "lexical"), FUSION_WEIGHTS, strict=True):
-            places[name] = _places(lists[name], weight)
+        places = {"dense": _places(lists["dense"], options.dense_weight), "lexical": _places(lists["lexical"], 1.0)}
     dense, words = places["dense"], places["lexical"]
     explained: list[Explanation | str] | None = None
     mean = None

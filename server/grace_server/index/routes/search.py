@@ -13,7 +13,7 @@ from grace_server.index.errors import InvalidValue
 from grace_server.index.filters import compile_filter
 from grace_server.index.routes.explanation import ExplanationOut, MeanOut, explanation_out, mean_out
 from grace_server.index.routes.shapes import RationaleOut, Strict, indexes_of, rationale_out
-from grace_server.index.searching import Answer, Hit, Method, Options, Place
+from grace_server.index.searching import DENSE_WEIGHT, Answer, Hit, Method, Options, Place
 from grace_server.metrics import Metrics
 from grace_server.request_body import FIRST
 
@@ -37,6 +37,9 @@ class SearchIn(Strict):
     filter: dict[str, Any] | None = Field(None, description="on metadata; see docs/search.md")
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         None, description="leave out hits with a lower score"
+    )
+    dense_weight: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None, description="of the dense list in a hybrid search, where the lexical one's is 1; null: as measured best"
     )
     explain: bool = Field(False, description="take the score of every hit apart")
     centred: bool = Field(False, description="beside it, take the index's mean off both vectors; needs `explain`")
@@ -107,6 +110,7 @@ async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
         mode=body.mode,
         clause=None if body.filter is None else compile_filter(body.filter),
         threshold=body.threshold,
+        dense_weight=DENSE_WEIGHT if body.dense_weight is None else body.dense_weight,
         explain=body.explain,
         centred=body.centred,
         top_pairs=body.top_pairs,
