@@ -46,10 +46,10 @@ class VllmOptions:
     kv_cache_blocks: int | None = None  # instead of kv_cache_gib, exactly
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
-    enforce_eager: bool | None = None  # None: eager on a CPU, where compiling gains nothing, graphs on a GPU
-    prefix_caching: bool = True  # of the instruction; never of what is pooled
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
+    enforce_eager: bool | None = None  # None: eager on a CPU, where compiling gains nothing, graphs on a GPU
+    prefix_caching: bool = True  # of the instruction; never of what is pooled
     async_scheduling: bool | None = None  # None: as vLLM decides
     metrics: bool = False  # keep vLLM's own, in prometheus_client's default registry of this process
     model_label: str | None = None  # `model_name` in these; None: the checkpoint's name
@@ -217,6 +217,10 @@ class VllmEngine:
 
     def _build(self) -> AsyncLLM:
         on_cpu = prepare_environment()
+        if on_cpu and self._options.pipeline_parallel_size > 1 and "worker_cls" not in self._options.extra:
+            raise EngineError(
+                "pipeline_parallel_size must be 1 on a CPU: vLLM makes no buffers between the stages there (seen in 0.32)"
+            )
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -260,6 +264,8 @@ class VllmEngine:
             "max_num_batched_tokens": options.max_num_batched_tokens,
             "enable_prefix_caching": options.prefix_caching,
             "tensor_parallel_size": options.tensor_parallel_size,
+            "pipeline_parallel_size": options.pipeline_parallel_size,
+            "data_parallel_size": options.data_parallel_size,
             "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
             "generation_config": "vllm",  # the stop set is ours alone
             "additional_config": {
@@ -282,8 +288,6 @@ class VllmEngine:
         return arguments | dict(options.extra)
 
     def _refuse(self, config: Any) -> None:
-            "pipeline_parallel_size": options.pipeline_parallel_size,
-            "data_parallel_size": options.data_parallel_size,
         reasons = {
             "speculative decoding runs rows that are not accepted": config.speculative_config is not None,
             "prefill context parallelism splits the states": getattr(
