@@ -219,7 +219,7 @@ class VllmEngine:
         on_cpu = prepare_environment()
         if on_cpu and self._options.pipeline_parallel_size > 1 and "worker_cls" not in self._options.extra:
             raise EngineError(
-                "pipeline_parallel_size must be 1 on a CPU: vLLM makes no buffers between the stages there (seen in 0.32)"
+                "pipeline_parallel_size must be 1 on a CPU: vLLM makes no buffers between the stages there (in 0.32)"
             )
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
