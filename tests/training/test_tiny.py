@@ -1,6 +1,8 @@
 """grace-tiny: its data, its rationale targets, its optimiser and the bundled checkpoint itself."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from grace import Rationale
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
 from grace_training.tiny import (
@@ -49,8 +52,10 @@ def writer(marks: Tokenizer) -> Writer:
 
 
 @pytest.fixture(scope="module")
-def bundled() -> measure.Model:
-    return measure.Model(FOLDER)
+def bundled() -> Iterator[measure.Model]:
+    model = measure.Model(FOLDER, "transformers")
+    yield model
+    model.grace.close()
 
 
 def test_only_sources_with_a_licence_that_allows_it_are_listed():
@@ -227,5 +232,18 @@ def test_the_bundled_folder_is_complete_and_small():
 def test_the_bundled_model_writes_well_formed_rationales(bundled: measure.Model):
     written = bundled.represent(TEXTS, "document")
     for rationale in written.rationales:
-        assert bundled.well_formed(rationale), bundled.marks.decode(rationale, skip_special_tokens=False)
+        assert measure.well_formed(rationale), rationale.text
+        assert not measure.loops(rationale), rationale.text
     np.testing.assert_allclose(np.linalg.norm(written.reason, axis=1), 1, atol=1e-5)
+
+
+def test_what_is_wrong_with_a_rationale_is_seen():
+    good = Rationale("<think> sea, ice</think>The sea froze.", "sea, ice", "The sea froze.", (1, 2), "stop")
+    assert measure.well_formed(good)
+    assert not measure.well_formed(replace(good, finish_reason="length"))
+    assert not measure.well_formed(replace(good, text="<think> sea, ice", understanding=""))
+    again = replace(good, text="<think> the cold sea the cold sea the cold sea</think>It froze.")
+    assert measure.loops(again)
+    assert not measure.loops(good)
+    shares = measure.named_terms(["The sea froze over.", "Bread is baked at night."], [good, good])
+    assert shares == [2 / 2, 0.0]  # "sea" and "froze": all that no list of stop words has

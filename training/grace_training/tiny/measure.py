@@ -1,13 +1,15 @@
 """What the exported model can do, on texts it was not trained on.
 
 `python -m grace_training.tiny.measure` writes `scores.json` into the work folder; the next export puts the figures into
-`grace.json` and the model card. Generation is greedy, by transformers, in float32 from the exported bfloat16 weights.
+`grace.json` and the model card. Vectors and greedy rationales are those that are served, from the one-pass engine.
 """
 
 import argparse
 import json
 import logging
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,100 +20,87 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import Tokenizer
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from grace import Grace, Rationale
+from grace.model import EngineName
 from grace_training.tiny import corpus, pairs
-from grace_training.tiny.export import FOLDER, MAX_INPUT
-from grace_training.tiny.rationales import LONGEST, Role, Vocabulary, Writer
-from grace_training.tiny.tokenizer import END_OF_TEXT, THINK, THINK_END, TURN_END, mark_id
+from grace_training.tiny.export import FOLDER
+from grace_training.tiny.rationales import Role, Vocabulary, Writer
+from grace_training.tiny.tokenizer import THINK, THINK_END
 
 log = logging.getLogger(__name__)
 
-BATCH = 48
+HEAVIEST = 5  # terms of a text, by TF-IDF, that its rationale should name
+LOOP = 3  # times that a run of three words comes in a rationale that loops
 
 
 @dataclass(frozen=True)
 class Written:
-    """Texts represented both ways: unit vectors [B, H] and the generated ids, the end mark included if it came."""
+    """Texts represented both ways: unit vectors [B, H], and what was written."""
 
     reason: NDArray[np.float32]
     direct: NDArray[np.float32]
-    rationales: list[list[int]]
+    rationales: list[Rationale]
 
 
 class Model:
-    """The exported folder, for greedy rationales and both vectors."""
+    """The exported folder, served."""
 
-    def __init__(self, folder: Path) -> None:
-        self.marks = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.writer = Writer(self.marks, Vocabulary(()))
-        self._end = mark_id(self.marks, TURN_END)
-        self._padding = mark_id(self.marks, END_OF_TEXT)
+    def __init__(self, folder: Path, engine: EngineName = "vllm") -> None:
+        self.folder = folder
+        self.grace = Grace.load(folder, engine=engine)
 
-    def prompt(self, text: str, role: Role) -> tuple[list[int], int, int]:
-        """Prompt ids and the span of the text in them."""
-        prefix, ids = self.writer.prefixes[role], self.writer.text_ids(text, MAX_INPUT)
-        return [*prefix, *ids, *self.writer.suffix], len(prefix), len(prefix) + len(ids)
+    def represent(self, texts: Sequence[str], role: Role) -> Written:
+        """Both vectors from one pass: what a causal model makes of the text alone does not depend on what follows."""
+        made = self.grace.represent(texts, role=role, show_progress=False)
+        reason, direct = (np.stack([one.vector(pooling) for one in made]) for pooling in ("mean", "input"))
+        return Written(reason, direct, [one.rationale for one in made if one.rationale is not None])
 
-    @torch.inference_mode()
-    def represent(self, texts: Sequence[str], role: Role, *, reason: bool = True) -> Written:
-        """Vectors and rationales; batches hold texts of like length."""
-        prompts = [self.prompt(text, role) for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: len(prompts[i][0]))
-        size = self.network.config.hidden_size
-        with_reason, direct = np.zeros((len(texts), size), np.float32), np.zeros((len(texts), size), np.float32)
-        written: list[list[int]] = [[] for _ in texts]
-        for at in range(0, len(order), BATCH):
-            batch = order[at : at + BATCH]
-            answers = self._generate([prompts[i][0] for i in batch]) if reason else [[] for _ in batch]
-            hidden = self._states([[*prompts[i][0], *answer] for i, answer in zip(batch, answers, strict=True)])
-            for row, (i, answer) in enumerate(zip(batch, answers, strict=True)):
-                ids, start, end = prompts[i]
-                written[i] = answer
-                # The last sampled token never went through the model when serving, so it is not pooled.
-                for vectors, stop in ((with_reason, len(ids) + len(answer) - 1), (direct, end)):
-                    vectors[i] = F.normalize(hidden[row, start : max(stop, start + 1)].mean(0), dim=0).numpy()
-        return Written(with_reason, direct, written)
 
-    def _generate(self, prompts: list[list[int]]) -> list[list[int]]:
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[self._padding] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        out = self.network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=LONGEST, do_sample=False)
-        answers = []
-        for row in out[:, longest:].tolist():
-            answers.append(row[: row.index(self._end) + 1] if self._end in row else row)
-        return answers
+def well_formed(rationale: Rationale) -> bool:
+    """`<think>` some text `</think>` some text, ended by itself."""
+    marks = [rationale.text.count(mark) for mark in (THINK, THINK_END)]
+    opened = rationale.text.startswith(THINK)
+    said = bool(rationale.thinking.strip() and rationale.understanding.strip())
+    return opened and marks == [1, 1] and said and rationale.finish_reason == "stop"
 
-    def _states(self, rows: list[list[int]]) -> Tensor:
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [self._padding] * (longest - len(row)) for row in rows])
-        hidden: Tensor = self.network.model(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
 
-    def well_formed(self, rationale: Sequence[int]) -> bool:
-        """`<think>` some text `</think>` some text, and the end mark as the last of at most 48 tokens."""
-        opened, closed = mark_id(self.marks, THINK), mark_id(self.marks, THINK_END)
-        if not rationale or rationale[0] != opened or rationale[-1] != self._end or rationale.count(closed) != 1:
-            return False
-        middle = list(rationale).index(closed)
-        parts = [rationale[1:middle], rationale[middle + 1 : -1]]
-        return all(self.marks.decode(list(part)).strip() for part in parts) and rationale.count(opened) == 1
+def loops(rationale: Rationale) -> bool:
+    """Whether some three words follow each other again and again."""
+    words = rationale.text.lower().split()
+    runs = Counter(zip(words, words[1:], words[2:], strict=False))
+    return max(runs.values(), default=0) >= LOOP
+
+
+def named_terms(texts: Sequence[str], rationales: Sequence[Rationale]) -> list[float]:
+    """For each text, the share of its heaviest terms by TF-IDF over all of them that its rationale has as a word."""
+    vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english")
+    weights = vectorizer.fit_transform(texts).tocsr()
+    terms = vectorizer.get_feature_names_out()
+    shares = []
+    for row, rationale in zip(weights, rationales, strict=True):
+        heaviest = row.indices[np.argsort(-row.data, kind="stable")[:HEAVIEST]]
+        words = set(re.findall(r"(?u)\b\w\w+\b", rationale.text.lower()))
+        if len(heaviest):
+            shares.append(float(np.mean([terms[i] in words for i in heaviest])))
+    return shares
 
 
 @torch.inference_mode()
 def perplexity(model: Model, texts: Iterable[str]) -> dict[str, float]:
     """Per-token perplexity and bits per byte over whole texts, in windows of up to 1024 tokens that start afresh."""
+    network: Any = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32).eval()
+    writer = Writer(Tokenizer.from_file(str(model.folder / "tokenizer.json")), Vocabulary(()))
     nats, tokens, size = 0.0, 0, 0
     for text in texts:
-        ids = model.writer.text_ids(text, 10**9)
+        ids = writer.text_ids(text, 10**9)
         size += len(text.encode())
         for start in range(0, len(ids) - 1, 1023):
             row = torch.tensor([ids[start : start + 1024]])
-            logits = model.network(input_ids=row[:, :-1]).logits[0]
+            logits = network(input_ids=row[:, :-1]).logits[0]
             nats += F.cross_entropy(logits.float(), row[0, 1:], reduction="sum").item()
             tokens += row.shape[1] - 1
     return {"perplexity": math.exp(nats / tokens), "bits_per_byte": nats / math.log(2) / size}
@@ -161,27 +150,33 @@ def _main_field(entry: corpus.Source) -> str:
 
 
 def writing(model: Model, texts: Sequence[tuple[Role, str]]) -> dict[str, float]:
-    """How many rationales are well-formed, how long they are, and how many of their words stand in the text."""
-    answers: list[tuple[str, list[int]]] = []
+    """How many rationales are well-formed, how long they are, and what they say of their texts."""
+    read: list[str] = []
+    written: list[Rationale] = []
     roles: tuple[Role, Role] = ("document", "query")
     for role in roles:
         chosen = [text for of, text in texts if of == role]
-        answers += zip(chosen, model.represent(chosen, role).rationales, strict=True)
+        read += chosen
+        written += model.represent(chosen, role).rationales if chosen else []
     grounded = []
-    for text, ids in answers:
-        words = [word for word in model.marks.decode(ids).lower().split() if len(word) > 3]
-        words = [word.strip(".,:;?!\"'()") for word in words]
+    for text, rationale in zip(read, written, strict=True):
+        words = [word.strip(".,:;?!\"'()") for word in rationale.text.lower().split() if len(word) > 3]
         grounded.append(sum(word in text.lower() for word in words) / max(1, len(words)))
+    lengths = [rationale.tokens for rationale in written]
     return {
-        "rationales_well_formed": float(np.mean([model.well_formed(ids) for _, ids in answers])),
-        "rationale_tokens_mean": float(np.mean([len(ids) for _, ids in answers])),
+        "rationales_ended": float(np.mean([rationale.finish_reason == "stop" for rationale in written])),
+        "rationales_well_formed": float(np.mean([well_formed(rationale) for rationale in written])),
+        "rationales_looping": float(np.mean([loops(rationale) for rationale in written])),
+        "rationale_tokens_mean": float(np.mean(lengths)),
+        "rationale_tokens_median": float(np.median(lengths)),
         "rationale_words_found_in_text": float(np.mean(grounded)),
+        "heaviest_terms_named": float(np.mean(named_terms(read, written))),
     }
 
 
 def similarity(model: Model, data: Path, most: int) -> dict[str, float]:
     """STSBenchmark dev: Spearman of cosine and judged similarity, times 100."""
-    rows = [json.loads(line) for line in corpus.open_text(data / "stsbenchmark/dev.jsonl.gz")][:]
+    rows = [json.loads(line) for line in corpus.open_text(data / "stsbenchmark/dev.jsonl.gz")]
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:most]]
     one, two = (model.represent([str(row[side]) for row in rows], "document") for side in ("s1", "s2"))
     judged = np.array([float(row["score"]) for row in rows])
@@ -217,14 +212,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--model", type=Path, default=FOLDER)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--articles", type=int, default=122, help="WikiText-2 articles, for perplexity")
     parser.add_argument("--texts", type=int, default=300, help="held-out texts to write rationales for")
     parser.add_argument("--sts", type=int, default=1500, help="sentence pairs")
     parser.add_argument("--queries", type=int, default=225, help="Cranfield queries; 0 leaves Cranfield out")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
 
     model = Model(options.model)
     scores: dict[str, float] = {
@@ -246,7 +239,8 @@ def main() -> None:
         log.info("%s", scores)
     for example in pairs.sample(options.data, 12):
         answer = model.represent([example.text], example.role).rationales[0]
-        log.info("%s: %s\n    %s", example.role, example.text[:150], model.marks.decode(answer, False))
+        log.info("%s: %s\n    %s", example.role, example.text[:150], answer.text)
+    model.grace.close()
 
 
 if __name__ == "__main__":
