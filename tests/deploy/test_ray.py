@@ -195,6 +195,8 @@ async def test_a_stream_that_loses_its_replica_says_so_and_the_service_recovers(
     assert (await client.post("/embed", json={"input": "Afterwards."})).status_code == 200
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("GRACE_SLOW_TESTS" not in os.environ, reason="starts the command twice and three workers: a minute")
 def test_a_corpus_is_embedded_once_whatever_dies(proxy: str, model: Path, tmp_path: Path) -> None:
     """First a worker is killed, then the command itself; the same command goes on."""
     import ray
