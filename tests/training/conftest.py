@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,31 @@ def make_trainer(model_folder: Path, prompter: Prompter, tmp_path: Path) -> Make
         )
 
     return make
+
+
+@pytest.fixture
+def words(tmp_path: Path, model_folder: Path) -> list[str]:
+    rows = [{"query": e.query, "positive": e.positive, "negative": list(e.negatives)} for e in examples(12)]
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]), encoding="utf-8")
+    settings = {
+        "model": model_folder,
+        "data": data,
+        "eval_data": held,
+        "output_dir": tmp_path / "run",
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 10,
+        "max_input_tokens": 64,
+        "use_cpu": True,
+        "save_steps": 1,
+        "learning_rate": "1e-3",
+        "gradient_checkpointing": False,
+    }
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def make_config(folder: Path, **settings: Any) -> GraceConfig:

@@ -19,34 +19,20 @@ from grace_training.deviations import ALWAYS, deviations
 from grace_training.errors import BadRecipe, SaveFailed
 from grace_training.export import Provenance
 from grace_training.recipe import load_recipe
-from tests.training.conftest import examples
+from grace_training.run import Run
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
-
-
-@pytest.fixture
-def words(tmp_path: Path, model_folder: Path) -> list[str]:
-    rows = [{"query": e.query, "positive": e.positive, "negative": list(e.negatives)} for e in examples(12)]
-    data = tmp_path / "train.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    held = tmp_path / "held.jsonl"
-    held.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]), encoding="utf-8")
-    settings = {
-        "model": model_folder,
-        "data": data,
-        "eval_data": held,
-        "output_dir": tmp_path / "run",
-        "max_steps": 2,
-        "per_device_train_batch_size": 8,
-        "num_generations": 4,
-        "max_completion_length": 10,
-        "max_input_tokens": 64,
-        "use_cpu": True,
-        "save_steps": 1,
-        "learning_rate": "1e-3",
-        "gradient_checkpointing": False,
-    }
-    return [f"{key}={value}" for key, value in settings.items()]
+BACKBONE = "qwen2.5-1.5b-supervised.yaml"
+NEGATIVES, HARD = "similarity to the negatives", "R_hard"
+INERT = {  # what is not both of them, the published reward's
+    "ablation-lambda2-0": {NEGATIVES},
+    "ablation-lambdas-0": {NEGATIVES},
+    "ablation-hard-per-rollout": {NEGATIVES},
+    "ablation-reinforce-pp": set(),
+    "cpu-learn": set(),
+    "cpu-smoke": set(),
+    **{path.stem: {HARD} for path in RECIPES if "unsupervised" in path.stem},
+}
 
 
 def embed(folder: Path, text: str, mode: Any) -> Any:
@@ -86,6 +72,7 @@ def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Pa
     assert provenance["base_fingerprint"] in card
     assert "curves.svg" in card
     assert (final / "curves.svg").exists()
+    assert (final / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (final / "training_args.bin").exists()
     assert list((tmp_path / "run" / "completions").glob("*.parquet"))
 
@@ -168,7 +155,13 @@ def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, 
     assert main([*words, "--check"]) == 1
     assert "train.jsonl:13: no column 'positive'" in capsys.readouterr().out
     assert main(words) == 2
+    (tmp_path / "held.jsonl").write_text((tmp_path / "held.jsonl").read_text() + "not JSON\n", encoding="utf-8")
+    assert main([*words, "--check"]) == 1
+    assert "2 bad rows" in capsys.readouterr().out
     assert main([*words, "skip_bad=true"]) == 0
+    listed = capsys.readouterr().err
+    assert "2 bad rows skipped:\n    train.jsonl:13: no column 'positive'" in listed
+    assert "held.jsonl:5: not JSON" in listed
 
 
 @pytest.mark.parametrize(
@@ -203,12 +196,21 @@ def test_later_recipes_and_words_win(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_every_recipe_is_a_valid_configuration(path: Path, tmp_path: Path) -> None:
-    from grace_training.config import GraceConfig
-
-    recipe = load_recipe([path], [f"output_dir={tmp_path}", "data=any.jsonl"])
-    config = GraceConfig(**{**recipe.settings, "bf16": False, "use_vllm": False, "eval_strategy": "no"})
+def test_every_recipe_can_be_looked_through_without_its_gpu(
+    path: Path, words: list[str], capsys: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    """Data and model stand in, an ablation comes after a backbone: looked at are the settings."""
+    backbone = [] if not path.stem.startswith("ablation") else ["--config", str(path.with_name(BACKBONE))]
+    files = [word for word in words if word.startswith(("data=", "eval_data=", "output_dir="))]
+    assert main([*backbone, "--config", str(path), f"model={model_folder}", *files, "--dry-run"]) == 0
+    report = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("memory     about") for line in report)
+    inert = {line.split("inert")[1].split(":")[0].strip() for line in report if line.startswith("inert")}
+    assert inert == INERT.get(path.stem, {NEGATIVES, HARD})
     if path.stem.startswith(("qwen", "llama")):
+        config = Run(load_recipe([path], [f"model={model_folder}", *files]), only_plan=True).args
+        assert config.bf16
+        assert config.use_vllm
         assert deviations(config) == list(ALWAYS)  # the published settings, whole
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from grace_training.cli import main
 from tests.training.conftest import MakeTrainer, examples
 
 PARTS = {f"train/grace/{name}" for name in ("contrastive", "consistency", "hard", "paid", "cut_off", "spread")}
@@ -45,6 +47,16 @@ def test_wandb_gets_what_is_logged(make_trainer: MakeTrainer, monkeypatch: Any) 
     trainer = make_trainer(report_to="wandb")
     trainer.train()
     assert set(sent[0]) >= PARTS
+
+
+def test_the_progress_line_tells_reward_length_speed_and_time_left(words: list[str], capsys: Any) -> None:
+    assert main([*words, "max_steps=3"]) == 0
+    said = capsys.readouterr().err
+    last = [line for line in said.split("\r") if "3/3" in line][-1]
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", last)  # time passed < time left
+    for figure in ("reward=", "length=", "tokens_per_s="):
+        assert figure in last
+    assert re.search(r"step 0: held-out nDCG@10 \d\.\d{4}, InfoNCE -\d", said)
 
 
 def test_the_record_of_the_held_out_examples_has_one_value_each(make_trainer: MakeTrainer, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ class Findings:
 
     examples: int
     without_negatives: int
-    bad: list[str]  # "file:line: reason"
+    bad: list[str]  # "file:line: reason", in the held-out data too
     too_long: list[str]  # "file:line: tokens", texts that will be cut
     duplicates: list[str]  # "file:line: same as file:line", equal queries and positives
     leaks: list[str]  # "file:line", examples that share a text with the held-out data
@@ -55,7 +55,8 @@ def check(data: Data, prompter: Prompter, held_out: Data | None = None) -> Findi
             if whole[text]:
                 too_long.append(f"{example.source}: {whole[text]}")
     without = sum(not e.negatives for e in data.examples)
-    return Findings(len(data.examples), without, data.bad, too_long, duplicates, leaks)
+    bad = data.bad + (held_out.bad if held_out else [])
+    return Findings(len(data.examples), without, bad, too_long, duplicates, leaks)
 
 
 def _excess(prompter: Prompter, text: str) -> str:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = load_recipe(options.config, options.settings)
         if options.check:
             recipe.skip_bad = True  # all of them are wanted, not the first
-        run = Run(recipe)
+        run = Run(recipe, only_plan=options.check or options.dry_run)
         if options.check:
             findings = check(run.data, run.prompter, run.held_out)
             print("\n".join(findings.lines()))
@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print("\n".join(plan(run)))
             return 0
-        if run.data.bad:
-            print(f"{len(run.data.bad)} bad rows skipped:", *run.data.bad[:20], sep="\n    ", file=sys.stderr)
+        if run.bad:
+            print(f"{len(run.bad)} bad rows skipped:", *run.bad[:20], sep="\n    ", file=sys.stderr)
         for term in run.inert:
             print(f"note: {term} is equal within a group and will have no effect", file=sys.stderr)
         folder = run.train(run.resume_from(options.resume))

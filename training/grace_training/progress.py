@@ -48,6 +48,10 @@ class Progress(TrainerCallback):
         )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
+        """The run is through."""
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line, also of a run that failed: what is said next begins a line of its own."""
         if self._bar is not None:
             self._bar.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 
@@ -24,18 +26,24 @@ from grace_training.recipe import Recipe
 from grace_training.trainer import GraceTrainer
 
 FINAL = "final"  # the exported checkpoint, in the run's output_dir
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 
 
 class Run:
-    """What a recipe comes to: settings, prompts and data, each checked."""
+    """What a recipe comes to: settings, prompts and data, each checked.
 
-    def __init__(self, recipe: Recipe) -> None:
+    With `only_plan` nothing will be trained: a recipe for a GPU can be looked through where there is none.
+    """
+
+    def __init__(self, recipe: Recipe, *, only_plan: bool = False) -> None:
         self.recipe = recipe
         settings = dict(recipe.settings)
         # `evaluate` is our own and needs data; without any there is nothing to measure.
         if recipe.eval_data is not None and "eval_strategy" not in settings:
             settings.update(eval_strategy="steps", eval_steps=settings.get("eval_steps", 50))
         settings.setdefault("disable_tqdm", True)  # `Progress` takes its place
+        if only_plan and not torch.cuda.is_available():
+            settings["use_cpu"] = True  # transformers refuses bfloat16 without a GPU otherwise
         if recipe.method != "grace":
             # A baseline has no groups; any batch size will do.
             settings["num_generations"] = max(2, int(settings.get("per_device_train_batch_size", 8)))
@@ -73,6 +81,11 @@ class Run:
         return Path(self.args.output_dir)
 
     @property
+    def bad(self) -> list[str]:
+        """Rows that were left out, of the held-out data too."""
+        return self.data.bad + (self.held_out.bad if self.held_out else [])
+
+    @property
     def inert(self) -> list[str]:
         """What of the reward will have no effect."""
         if self.recipe.method != "grace":
@@ -94,28 +107,38 @@ class Run:
         return str(found)
 
     def train(self, resume: str | None = None) -> Path:
-        """Train, measure, export; the folder of the finished checkpoint."""
+        """Train, measure, export; the folder of the finished checkpoint.
+
+        Raises:
+            SaveFailed: the disk is full, or the folder cannot be written. Checkpoints that were complete still are.
+        """
         set_seed(self.args.seed)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            return self._train_grace(resume) if self.recipe.method == "grace" else self._train_baseline(resume)
         except OSError as error:
+            if error.errno not in UNWRITABLE:  # a network's errors are of this class too
+                raise
             raise SaveFailed(f"{self.folder} cannot be written: {error}") from error
-        return self._train_grace(resume) if self.recipe.method == "grace" else self._train_baseline(resume)
 
     def _train_grace(self, resume: str | None) -> Path:
         held_out = self.held_out.examples if self.held_out else None
+        progress = Progress()
         trainer = GraceTrainer(
             str(self.prompter.checkpoint.folder),
             self.args,
             self.prompter,
             Dataset.from_list(training_rows(self.data.examples, symmetric=self.args.symmetric)),
             held_out,
-            callbacks=[Progress()],
+            callbacks=[progress],
             peft_config=self._lora(),
         )
         trainer.remove_callback(PrinterCallback)  # `Progress` says what matters, the log holds the rest
         before = trainer.evaluate() if held_out and resume is None else None
-        trainer.train(resume_from_checkpoint=resume)
+        try:
+            trainer.train(resume_from_checkpoint=resume)
+        finally:
+            progress.close()
         if before:
             trainer.state.log_history[:0] = [{"step": 0, **before}]  # `train` began the history anew
         scores = self._final_scores(trainer) if held_out else {}
