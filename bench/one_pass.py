@@ -172,8 +172,6 @@ async def start_plain(checkpoint: Any, prompter: Any, batch: int) -> Any:
     # The same arguments as ours, with vLLM's own worker and scheduler.
     same = engine.engine_arguments(on_cpu)
     del same["worker_cls"], same["additional_config"]
-    if on_cpu:
-        same["worker_cls"] = "bench._plain_worker.PlainWorker"
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**same, disable_log_stats=True))
 
 
