@@ -23,7 +23,7 @@ from grace_server.index.vectors import Floats, checked
 
 Method = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 200  # candidates of each list that hybrid search fuses
-DENSE_WEIGHT = 1.0  # of the dense list, where the lexical one's is 1; measured in docs/search.md
+DENSE_WEIGHT = 0.5  # of the dense list, where the lexical one's is 1; measured in docs/search.md
 
 
 @dataclass(frozen=True, slots=True)
