@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PLOTS = {  # results file: what its plot shows
+    "growth": "Milliseconds a text against the length of text and rationale, the batch, the corpus",
+    "load": "Goodput and latency against offered rate",
+    "peers": "Texts a second of each",
+}
 GROWTH = {
     "input_words": "words of the text",
     "rationale_tokens": "tokens of the rationale",

@@ -16,7 +16,7 @@ import json
 import re
 from typing import Any
 
-from bench._plots import draw
+from bench._plots import PLOTS, draw
 from bench._sections import SECTIONS, Row, Section, lookup
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -60,9 +60,10 @@ def table(section: Section, results: dict[str, Any] | None) -> str:
     """Markdown of a section: one line a figure that is there, and where all of them come from."""
     if results is None:
         return f"Not measured yet: `{section.command}`\n"
+    picture = [f"![{PLOTS[section.name]}](images/benchmarks-{section.name}.svg)", ""] if section.name in PLOTS else []
     rows = [line(row, results) for row in section.rows if lookup(results, row.key) is not None]
     head = ["| figure | value | 95 % interval | goal |", "|---|---|---|---|"] if rows else []
-    return "\n".join([*head, *rows, *([""] if rows else []), source(section, results), ""])
+    return "\n".join([*picture, *head, *rows, *([""] if rows else []), source(section, results), ""])
 
 
 def line(row: Row, results: dict[str, Any]) -> str:
