@@ -135,9 +135,9 @@ def texts(count: int, *, seed: int = 0, shortest: int = 5, longest: int = 40) ->
 
 
 def _plain(arguments: list[str]) -> list[str]:
-    """A command line without the place where its figures go."""
-    at = arguments.index("--json") if "--json" in arguments else None
-    return arguments if at is None else arguments[:at] + arguments[at + 2 :]
+    """A command line as someone else would type it: without the place of its figures, and no paths of this machine."""
+    at = arguments.index("--json") if "--json" in arguments else len(arguments)
+    return ["PATH" if one.startswith("/") else one for one in (*arguments[:at], *arguments[at + 2 :])]
 
 
 def _version(name: str) -> str | None:
