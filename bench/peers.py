@@ -102,7 +102,12 @@ def measure(folder: Path, options: Any, stack: ExitStack) -> dict[str, Any]:
     command += ["--convert", "embed", "--pooler-config", '{"pooling_type": "MEAN"}', "--dtype", "float32"]
     command += ["--port", str(port), "--enforce-eager", "--kv-cache-memory-bytes", str(2**28), "--max-num-seqs", "64"]
     stack.enter_context(
-        running([*command, "--served-model-name", "m"], port, "/health", {"VLLM_CPU_OMP_THREADS_BIND": "nobind"})
+        running(
+            [*command, "--served-model-name", "m"],
+            port,
+            "/health",
+            {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+        )
     )
     add("vllm", port, {"model": "m"}, prefix)
     if options.infinity:
@@ -124,6 +129,7 @@ def as_sentence_transformer(folder: Path, prefix: str) -> tuple[Any, str]:
 
     weights = folder / "weights"
     shutil.copytree(bundled(), weights)
+    (weights / "chat_template.jinja").unlink()  # it would put each text into a user's turn; ours is in the prompt
     # Older versions of Transformers, which infinity has, do not know the newest name of this class.
     config = json.loads((weights / "tokenizer_config.json").read_text())
     (weights / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
