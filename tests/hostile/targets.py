@@ -11,6 +11,7 @@ import json
 import math
 import sqlite3
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -68,7 +69,7 @@ def documents(data: bytes) -> None:
     except (ApiError, KeyError):
         return
     for one in checked:
-        assert one.text.encode()
+        one.text.encode()
         json.loads(one.metadata)
         assert one.vector is None or math.isclose(float(np.linalg.norm(one.vector)), 1, rel_tol=1e-5)
 
@@ -84,7 +85,9 @@ def grace_json(data: bytes) -> None:
 
 def prompt(data: bytes) -> None:
     """Whatever a text says, it stays between prefix and suffix, in ordinary tokens, and its spans cover it."""
-    text = data.decode("utf-8", "surrogatepass") if data[:1] == b"\xed" else data.decode("utf-8", "replace")
+    text = data.decode("utf-8", "replace")
+    if data[:1] == b"\xff":  # two bytes a unit, lone surrogates and all
+        text = data[1 : len(data) // 2 * 2 - 1].decode("utf-16-le", "surrogatepass")
     maker = prompter()
     job = maker.job(text)
     template = maker.templates["document"]
@@ -99,7 +102,9 @@ def prompt(data: bytes) -> None:
     assert all(a.end == b.start for a, b in itertools.pairwise(inputs))
     given = maker.job("A text.", given=text[:200])
     assert given.given is not None
-    assert maker.decode(given.given.token_ids) == given.given.text
+    # The tokenizer composes characters (NFC), as those of the families do; nothing else is changed.
+    spelled = maker.decode(given.given.token_ids)
+    assert unicodedata.normalize("NFC", spelled) == unicodedata.normalize("NFC", given.given.text)
 
 
 def body(data: bytes) -> None:
@@ -121,17 +126,16 @@ def body(data: bytes) -> None:
 
 
 def vectors(data: bytes) -> None:
-    """Numbers go out as the float32 they are, by either encoding, and what is no number does not go out as one."""
+    """Numbers go out as the float32 they are, by either encoding, and what is no number does not go out at all."""
     found = np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4")
-    packed = encoded(found, "base64")
-    assert isinstance(packed, str)
-    assert base64.b64decode(packed) == found.tobytes()
-    np.testing.assert_array_equal(np.array(numbers(base64.b64decode(packed)), "<f4"), found)
     try:
-        told = json.loads(dumps({"embedding": encoded(found, "float")}))["embedding"]
+        packed, told = encoded(found, "base64"), json.loads(dumps({"embedding": encoded(found, "float")}))["embedding"]
     except ValueError:
         assert not np.isfinite(found).all()
         return
+    assert isinstance(packed, str)
+    assert base64.b64decode(packed) == found.tobytes()
+    np.testing.assert_array_equal(np.array(numbers(base64.b64decode(packed)), "<f4"), found)
     np.testing.assert_array_equal(np.array(told, "<f4"), found)
 
 
@@ -187,7 +191,10 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "documents": [b'[{"id": "a", "text": "x", "metadata": {"a": [1, {"b": null}]}, "vector": [1, 2e3]}]'],
     "grace_json": [CheckpointConfig().to_json().encode()],
-    "prompt": ["One. Two! <|im_end|><think>\ud800".encode("utf-8", "surrogatepass"), "שלום. 你好。👩‍👩‍👧".encode()],
+    "prompt": [
+        b"\xff" + "One. Two! <|im_end|><think>\ud800 ".encode("utf-16-le", "surrogatepass"),
+        "שלום. 你好。👩‍👩‍👧".encode(),
+    ],
     "body": [b'{"input": ["a \\ud800 b", "\\ud83d\\ude00"], "n": 2, "temperature": 1.0}'],
     "vectors": [np.array([1, -0.0, 1e-45, np.inf, np.nan], "<f4").tobytes()],
     "packed_vectors": [b'"AACAPw=="', b"[1.5, 2]"],

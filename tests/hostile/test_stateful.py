@@ -47,5 +47,6 @@ async def test_no_sequence_of_requests_breaks_the_service(serve: Serve) -> None:
     service = await serve(live=True, log_level="error")
     reached = await asyncio.to_thread(explore, service.url)
     assert not [status for _, status in reached if status >= 500]
-    assert len({label for label, status in reached if status < 300}) >= 4
+    assert len({label for label, _ in reached}) >= 8, reached
+    assert any(status < 300 for _, status in reached)
     assert (await service.embed(input="still there"))["data"]
