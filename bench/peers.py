@@ -113,7 +113,17 @@ def measure(folder: Path, options: Any, stack: ExitStack) -> dict[str, Any]:
     if options.infinity:
         port = free_port()
         command = [str(options.infinity), "v2", "--model-id", whole, "--served-model-name", "m", "--port", str(port)]
-        command += ["--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer"]
+        command += [
+            "--engine",
+            "torch",
+            "--device",
+            "cpu",
+            "--dtype",
+            "float32",
+            "--no-bettertransformer",
+            "--url-prefix",
+            "/v1",
+        ]
         environment = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1"}
         stack.enter_context(running(command, port, "/health", environment))
         add("infinity", port, {"model": "m"}, prefix)
@@ -133,14 +143,24 @@ def as_sentence_transformer(folder: Path, prefix: str) -> tuple[Any, str]:
     # Older versions of Transformers, which infinity has, do not know the newest name of this class.
     config = json.loads((weights / "tokenizer_config.json").read_text())
     (weights / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
-    made = []
-    for include in (False, True):
-        transformer = models.Transformer(str(weights), max_seq_length=1024, model_args={"dtype": "float32"})
-        pooling = models.Pooling(transformer.get_word_embedding_dimension(), "mean", include_prompt=include)
-        made.append(SentenceTransformer(modules=[transformer, pooling], device="cpu"))
-    whole = str(folder / "whole")
-    made[1].save(whole)
-    return made[0], whole
+    transformer = models.Transformer(str(weights), max_seq_length=1024, model_args={"dtype": "float32"})
+    width = transformer.get_word_embedding_dimension()
+    alone = SentenceTransformer(
+        modules=[transformer, models.Pooling(width, "mean", include_prompt=False)], device="cpu"
+    )
+    # A folder in the form that every version reads, infinity's old one too.
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ],
+        "sentence_bert_config.json": {"max_seq_length": 1024, "do_lower_case": False},
+        "1_Pooling/config.json": {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True},
+    }
+    (weights / "1_Pooling").mkdir()
+    for name, content in files.items():
+        (weights / name).write_text(json.dumps(content))
+    return alone, str(weights)
 
 
 async def ask(port: int, texts: list[str], callers: int, size: int, body: dict[str, Any]) -> list[list[float]]:
