@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -307,4 +307,7 @@ def _input_segments(text: str, offsets: list[tuple[int, int]]) -> list[Segment]:
         if token > first:
             segments.append(Segment("input", start, end, token - first))
             start = end
+    if segments and start < len(text):
+        # The last sentence is all in a token that began in the one before.
+        segments[-1] = replace(segments[-1], end=len(text))
     return segments

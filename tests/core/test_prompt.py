@@ -38,6 +38,11 @@ def test_segments_cover_every_text_and_every_pooled_token(prompter: Prompter, te
     assert all(a.end == b.start for a, b in itertools.pairwise(inputs))
 
 
+def test_a_last_sentence_without_a_token_of_its_own_belongs_to_the_one_before(prompter: Prompter) -> None:
+    text = "One. \u4f60"  # its last token holds the space too, which is of the first sentence
+    assert [(s.start, s.end) for s in prompter.job(text, mode="direct").segments] == [(0, len(text))]
+
+
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_the_prompt_is_the_templates_own_with_an_ordinary_text(family: Family, model_folder: ModelFolder) -> None:
     prompter = Prompter(Checkpoint.load(model_folder(family)))
