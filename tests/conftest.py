@@ -10,9 +10,14 @@ from typing import Protocol
 
 import pytest
 import torch
+from hypothesis import settings
 
 from grace.representation import Role
 from tests.support.models import CONFIG, Family, make_model
+
+# How long an example takes says how busy the machine is, not whether it holds.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 # The oracles are tiny: their threads would only stand in the engine's way.
 torch.set_num_threads(1)
