@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 TESTED = {
     "accelerate": "tests/training/test_accelerate.py",
     "compose": "tests/deploy/test_compose.py",
-    "grafana/dashboards/grace.json": "tests/deploy/test_monitoring.py",
+    "grafana/dashboards/grace.json": "tests/support/monitoring.py",
     "grafana/provisioning/dashboards/grace.yml": "tests/deploy/test_monitoring.py",
     "grafana/provisioning/datasources/prometheus.yml": "tests/deploy/test_monitoring.py",
     "helm/grace": "tests/deploy/test_helm.py",

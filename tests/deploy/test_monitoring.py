@@ -7,10 +7,8 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,12 +16,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from grace_server.metrics import Metrics
-from tests.support.ports import free_port
+from tests.support import monitoring
+from tests.support.monitoring import DASHBOARD, DEPLOY, panels, traffic, without_numbers
 from tests.support.promql import selectors
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
-DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/grace.json").read_text())
 RULES = [
     rule
     for file in ("recording", "alerts")
@@ -32,13 +29,6 @@ RULES = [
 ]
 ADDED = {"job", "instance"}  # by Prometheus, to every series it scrapes
 ABSENT = "Debian's package prometheus has it"
-
-
-def panels() -> Iterator[tuple[str, str]]:
-    """Title and query of everything on the dashboard."""
-    for panel in DASHBOARD["panels"]:
-        for target in panel.get("targets", []):
-            yield panel["title"], target["expr"]
 
 
 QUERIES = [*panels(), *((rule.get("alert") or rule["record"], rule["expr"]) for rule in RULES)]
@@ -63,23 +53,6 @@ def scraped(live_service: str) -> dict[str, set[str]]:
     for sample in samples:
         found[sample.name] |= set(sample.labels)
     return found
-
-
-def traffic(url: str) -> None:
-    """Requests of every kind: good and bad, embedding and search, twice the same for the cache."""
-    new = f"A text of {time.time_ns()}."  # what the cache knows is not generated
-    with httpx.Client(base_url=url, timeout=60) as client:
-        for text in (new, new, f"{new} Longer."):
-            assert client.post("/embed", json={"input": text, "max_rationale_tokens": 4}).is_success
-        assert client.post("/embed", json={"input": 3}).status_code == 422
-        settings = {"kind": "hnsw", "flat_limit": 0, "document_mode": "direct", "query_mode": "direct"}
-        assert client.put("/indexes/notes", json={"settings": settings}).is_success
-        documents = [{"id": str(i), "text": f"text {i}"} for i in range(20)]
-        assert client.post("/indexes/notes/documents", json={"documents": documents, "wait": True}).is_success
-        for method in ("dense", "lexical", "hybrid"):
-            assert client.post(
-                "/search", json={"index": "notes", "query": f"{new} {method}", "method": method}
-            ).is_success
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES, ids=[f"{i} {title}" for i, (title, _) in enumerate(QUERIES)])
@@ -164,33 +137,11 @@ def prometheus(live_service: str, tmp_path_factory: pytest.TempPathFactory) -> I
     assert "grace:8000" in text
     text = text.replace("grace:8000", live_service.removeprefix("http://")).replace("15s", "1s")
     (folder / "prometheus.yml").write_text(text)
-    port = free_port()
-    command = ["prometheus", "--config.file=prometheus.yml", f"--web.listen-address=127.0.0.1:{port}"]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen([*command, "--storage.tsdb.path=data"], cwd=folder, stdout=log, stderr=log) as process,
-    ):
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
+    with monitoring.prometheus(folder, ["--config.file=prometheus.yml", "--storage.tsdb.path=data"]) as url:
+        yield url
 
 
 def test_a_real_prometheus_answers_every_query_of_the_dashboard(live_service: str, prometheus: str) -> None:
     """All but vLLM's: the engine here is the reference one."""
-    waiting: dict[str, Any] = {query: None for _, query in panels() if "vllm:" not in query}
-    deadline = time.monotonic() + 240  # it ends as soon as all have answered
-    while waiting and time.monotonic() < deadline:
-        traffic(live_service)
-        time.sleep(1)
-        for query in list(waiting):
-            text = query.replace("$__rate_interval", "30s").replace("$job", ".*").replace("$instance", ".*")
-            try:
-                reply = httpx.get(f"{prometheus}/api/v1/query", params={"query": text}).json()
-            except httpx.TransportError:
-                break  # it is starting
-            assert reply["status"] == "success", (query, reply)
-            if any(float(sample["value"][1]) == float(sample["value"][1]) for sample in reply["data"]["result"]):
-                del waiting[query]
-    assert not waiting
+    queries = [query for _, query in panels() if "vllm:" not in query]
+    assert not without_numbers(live_service, prometheus, queries, rate_interval="30s", patience_s=240)
