@@ -52,7 +52,7 @@ def test_every_query_of_the_dashboard_has_numbers_and_every_rule_is_evaluated(tm
     told = stage.environment() | SERVICES["grace"]["environment"]
     variables = {name: as_compose_has_it(value, places) for name, value in told.items() if name != "PATH"}
     assert variables["GRACE_MODEL"] == "grace-tiny"
-    # Only the container's port 8000 is closed to all but this machine.
+    # Compose opens the port to this machine only, and there is no container around it here.
     with serving(tmp_path / "log", variables=variables | {"GRACE_HOST": "127.0.0.1", "GRACE_PORT": "0"}) as service:
         folder = tmp_path / "prometheus"
         shutil.copytree(DEPLOY / "prometheus", folder)
@@ -74,8 +74,6 @@ def test_every_query_of_the_dashboard_has_numbers_and_every_rule_is_evaluated(tm
             [target] = httpx.get(f"{monitor}/api/v1/targets").json()["data"]["activeTargets"]
             assert target["health"] == "up"
     logging.getLogger(__name__).info(
-        "%d queries had numbers within %.0f s; %d rules were evaluated, no alert raised",
-        len(queries),
-        seconds,
-        len(rules),
-    )
+        "%d queries had numbers in %.0f s, %d rules were evaluated, no alert was raised",
+        len(queries), seconds, len(rules),
+    )  # fmt: skip
