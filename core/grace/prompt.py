@@ -16,7 +16,6 @@ from typing import Any, get_args
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
-from transformers import AutoTokenizer
 
 from grace import rationale, sentences
 from grace.checkpoint import Checkpoint
@@ -51,6 +50,8 @@ class Prompter:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        from transformers import AutoTokenizer  # torch comes with it: seconds that an export or a list need not cost
+
         self.checkpoint = checkpoint
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(checkpoint.folder), use_fast=True)

@@ -6,6 +6,8 @@ import asyncio
 import csv
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -211,3 +213,9 @@ def test_a_damaged_vector_is_never_searched(shell: Shell, tmp_path: Path, capsys
 def test_an_unknown_index_is_refused(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell("search", "--index", "none", "river", "--method", "lexical") == 1
     assert "there is no index 'none'" in capsys.readouterr().err
+
+
+def test_torch_is_not_loaded_for_what_needs_no_model() -> None:
+    """It takes seconds, which a list, an export or a lexical search need not cost."""
+    code = "import sys, grace_server.index.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
