@@ -129,13 +129,3 @@ def test_without_a_recipe_it_says_how_to_call_it(cluster: dict[str, str]) -> Non
     done = subprocess.run(["bash", SCRIPT], env=cluster, capture_output=True, text=True)
     assert done.returncode == 2
     assert "usage: sbatch" in done.stderr
-
-
-def test_every_file_of_deploy_has_a_test() -> None:
-    """A file that nobody renders, lints, starts or runs is not to be there."""
-    tests = " ".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    for path in (ROOT / "deploy").rglob("*"):
-        parts = path.relative_to(ROOT / "deploy").parts
-        if path.is_file() and "__pycache__" not in parts:
-            named = path.name in tests or path.stem in tests or "helm/grace" in str(path)
-            assert named, path
