@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE_S = 240  # for vLLM on a busy machine; on an idle one it is there in a quarter of a minute
+PATIENCE_S = 600  # for vLLM on a machine that has ten other things to do; on an idle one it takes a quarter of a minute
 
 
 @contextmanager
