@@ -34,9 +34,8 @@ RATE_INTERVAL = "60s"  # Grafana's $__rate_interval: four scrapes
 def as_compose_has_it(text: str, places: Mapping[str, Path]) -> str:
     """Variables at their defaults, and a container's folder at the place it has on this machine."""
     text = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)
-    for inside, here in places.items():
-        text = re.sub(rf"(^|=){inside}(?=/|$)", rf"\g<1>{here}", text)
-    return text
+    names = "|".join(places)
+    return re.sub(rf"(^|=)({names})(?=/|$)", lambda found: f"{found[1]}{places[found[2]]}", text)
 
 
 @pytest.mark.slow
