@@ -42,7 +42,10 @@ def as_compose_has_it(text: str, places: Mapping[str, Path]) -> str:
 @pytest.mark.skipif(ASKED not in os.environ, reason=f"takes minutes: set {ASKED}=1")
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="no prometheus: Debian's package prometheus has it")
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-def test_every_query_of_the_dashboard_has_numbers_and_every_rule_is_evaluated(tmp_path: Path) -> None:
+def test_every_query_of_the_dashboard_has_numbers_and_every_rule_is_evaluated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "httpx")  # of the log, what was counted is wanted
     stage = STAGES[SERVICES["grace"]["build"]["target"]]
     # The volumes and the temporary folder of the service.
     places = {inside: tmp_path / inside.strip("/") for inside in ("/data", "/models", "/tmp")}
