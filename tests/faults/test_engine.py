@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -111,6 +114,42 @@ async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
             assert running.app.state.life.closed() is not None
             assert await running.done == 4
         assert not running.engine.is_running() or running.engine.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_the_engine_goes_with_a_service_that_was_killed(talkative: Path, tmp_path: Path) -> None:
+    """While it writes, and would go on for seconds."""
+    folder = f"--data-dir={tmp_path}"
+    command = [sys.executable, "-m", "grace_server.cli", f"--model={talkative}", folder, "--kv-cache-gib=0.2"]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    others: list[psutil.Process] = []
+    service = psutil.Popen([*command, f"--port={port}"], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            async with asyncio.timeout(300):
+                while not await is_ready(client):  # noqa: ASYNC110 - over HTTP
+                    await asyncio.sleep(0.2)
+            writing = asyncio.create_task(client.post("/embed", json={"input": "text"}))
+            await asyncio.sleep(0.5)
+            others = service.children(recursive=True)
+            assert others
+            service.kill()
+            with pytest.raises(httpx.TransportError):
+                await writing
+        _, left = await asyncio.to_thread(psutil.wait_procs, others, timeout=20)
+        assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        for one in (service, *others):
+            if one.is_running():
+                one.kill()
+        service.wait()
+
+
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_cache_too_small_for_any_text_is_refused_at_the_start_with_what_it_takes(talkative: Path) -> None:

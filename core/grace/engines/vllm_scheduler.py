@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -15,6 +19,7 @@ class _WithSums:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        _end_with_the_parent()
         manager: Any = self.kv_cache_manager  # type: ignore[attr-defined]
         look_up = manager.get_computed_blocks
         # Hashes may be finer than blocks: the cap counts hashes.
@@ -44,6 +49,23 @@ class _WithSums:
                     if output.finish_reason is not None and output.request_id in sums:
                         output.kv_transfer_params = sums[output.request_id]
         return outputs
+
+
+def _end_with_the_parent() -> None:
+    """Let this process, the engine's, be killed when the one that asks it is gone, however that ended.
+
+    vLLM's engine waits for requests for ever: after a kill -9 of the service it would keep its memory, a GPU's too, and
+    the next start would find none. Its workers notice the engine's end by themselves.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 class GraceScheduler(_WithSums, Scheduler):
