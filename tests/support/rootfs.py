@@ -103,7 +103,7 @@ class Root:
             *self._mounting({"/data": data}),
             f"mount -o remount,bind,ro {self.folder}",
             f"{start} & pid=$!",
-            f"for second in $(seq 180); do {check} 2>/dev/null && break; kill -0 $pid; sleep 1; done",
+            f"for second in $(seq 600); do {check} 2>/dev/null && break; kill -0 $pid; sleep 1; done",
             "echo healthy after $second checks",
             ask,
             "kill -TERM $pid",
