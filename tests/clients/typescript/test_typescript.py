@@ -4,9 +4,7 @@ against a real server process."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,34 +14,17 @@ import pytest
 
 from grace_server.app import create_app
 from grace_server.settings import Settings
+from tests.support import typescript
 from tests.support.models import make_model
+from tests.support.typescript import SOURCE, run
 
 ROOT = Path(__file__).parents[3]
-SOURCE = ROOT / "clients/typescript"
-NODE_AND_NPM = [shutil.which(name) for name in ("node", "npm")]
-
-
-def run(*command: str, cwd: Path, stdin: str | None = None, **variables: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRACE_")}
-    done = subprocess.run(
-        command, cwd=cwd, input=stdin, text=True, capture_output=True, timeout=300, env=environment | variables
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with its two build tools, compiled."""
-    if None in NODE_AND_NPM:
-        pytest.skip("node and npm are not installed")
-    folder = tmp_path_factory.mktemp("typescript") / "client"
-    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "test-dist"))
-    try:
-        run("npm", "ci", "--no-audit", "--no-fund", cwd=folder)
-    except AssertionError as error:
-        pytest.skip(f"npm cannot fetch the compiler: {str(error).strip().splitlines()[-1]}")
-    run("npm", "run", "build", cwd=folder)
+    """Compiled, and its tests with it."""
+    folder = typescript.build(tmp_path_factory.mktemp("typescript") / "client")
     run("npm", "run", "check", cwd=folder)
     return folder
 
