@@ -2,7 +2,7 @@
 
     GRACE_TEST_PARALLEL=1 python -m pytest tests/core/test_vllm_parallel.py
 
-Each case starts two or more engine processes, which takes a minute on two cores.
+Each case starts two or more processes of vLLM, which takes minutes on two cores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    ASKED not in os.environ, reason=f"starts engines of several processes, a minute each: set {ASKED}=1"
+    ASKED not in os.environ, reason=f"starts engines of several processes, minutes each: set {ASKED}=1"
 )
 @pytest.mark.parametrize("spread", CASES.values(), ids=CASES)
 async def test_sums_are_those_of_the_reference(model_folder: ModelFolder, spread: dict[str, Any]) -> None:
