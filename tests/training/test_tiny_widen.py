@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from grace_training.tiny import export, loop, model, widen, words
+from grace_training.tiny import export, loop, model, muon, widen, words
 
 FOLDER = Path(__file__).parents[2] / export.FOLDER
 
@@ -47,6 +47,28 @@ def test_a_widened_model_predicts_what_the_narrow_one_did(marks: Tokenizer, narr
         after = open_weights(marks, model.WIDE, loud)(input_ids=ids).logits
     torch.testing.assert_close(exact, before, atol=5e-3, rtol=0)
     assert torch.nn.functional.cosine_similarity(after, before, dim=-1).min() > 0.99
+
+
+def test_training_changes_what_a_widened_model_adds_to_its_word_vectors_and_not_them(
+    marks: Tokenizer, narrow: widen.Weights
+):
+    ids = torch.randint(10, 8000, (2, 30), generator=torch.Generator().manual_seed(1))
+    table = torch.randn(8192, words.WIDTH, generator=torch.Generator().manual_seed(2))
+    network = model.build(marks, model.WIDE)
+    network.load_state_dict(widen.widened(narrow, table, widen.state_square(marks, narrow, ids)))
+    optimisers = muon.Optimisers(network, matrix_lr=0.01, other_lr=0.002, decay=0.01)
+    with torch.inference_mode():
+        before = model.states(network, ids)
+    for _ in range(3):
+        network(input_ids=ids, labels=ids).loss.backward()
+        widen.spare_words(network)
+        optimisers.step(1.0)
+    with torch.inference_mode():
+        after = model.states(network, ids)
+    words_before, words_after = before[..., model.NARROW.hidden :], after[..., model.NARROW.hidden :]
+    assert torch.nn.functional.cosine_similarity(words_after, words_before, dim=-1).min() > 0.9999
+    rest = torch.nn.functional.cosine_similarity(after, before, dim=-1)
+    assert rest.max() < 0.9999
 
 
 def test_the_states_of_a_widened_model_hold_the_word_vectors(marks: Tokenizer, narrow: widen.Weights):

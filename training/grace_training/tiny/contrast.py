@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from grace_training.tiny import crew, loop, model, muon, neighbours, pairs, rationales
+from grace_training.tiny import crew, loop, model, muon, neighbours, pairs, rationales, widen
 from grace_training.tiny.finetune import Part, Row, Rows, info_nce, pad, pool
 from grace_training.tiny.pairs import Example
 from grace_training.tiny.rationales import Writer
@@ -69,9 +69,9 @@ class Stage:
         return sum(part.loss.item() for part in parts) / len(parts), contrast.item()
 
     def _forward(self, rows: Rows) -> Part:
-        with torch.autocast("cpu", torch.bfloat16):
+        with crew.fast_products():
             hidden = model.states(self._network, rows.ids)
-            logits = F.linear(hidden.flatten(0, 1)[rows.positions], self._network.get_input_embeddings().weight)
+            logits = F.linear(hidden.flatten(0, 1)[rows.positions], self._network.get_output_embeddings().weight)
         vectors = pool(hidden, rows.direct)
         return Part(F.cross_entropy(logits.float(), rows.next_ids), vectors, vectors)
 
@@ -109,6 +109,7 @@ def main() -> None:
         name = str(rng.choice(names, p=shares / shares.sum()))
         firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS, rng), rng)
         written, contrast = stage.step([encode(example, writer, rng) for example in (*firsts, *seconds)], clash)
+        widen.spare_words(network)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimisers.step(model.trapezoid(progress, warm_up=0.03, decay_from=0.5))
         return {"text": written, name: contrast}

@@ -15,6 +15,14 @@ T = TypeVar("T")
 
 Gradients = tuple[Tensor, ...]
 
+# In what type matrices are multiplied. Without instructions for it, bfloat16 runs at an eighth of float32's speed.
+PRODUCTS = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def fast_products() -> torch.autocast:
+    """Matrix products in `PRODUCTS`, over float32 weights."""
+    return torch.autocast("cpu", PRODUCTS, enabled=PRODUCTS is not torch.float32)
+
 
 class Crew:
     """A few single-threaded workers."""

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from grace_training.tiny import crew, loop, model, muon, pairs, rationales
+from grace_training.tiny import crew, loop, model, muon, pairs, rationales, widen
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Writer
 from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
@@ -183,7 +183,7 @@ class Stage:
 
     def _states(self, ids: Tensor) -> Tensor:
         # Not compiled: rows of every length would be compiled anew, for minutes, to save a quarter of the time.
-        with torch.autocast("cpu", torch.bfloat16):
+        with crew.fast_products():
             return model.states(self._network, ids)
 
     def _forward(self, rows: Rows) -> Part:
@@ -202,8 +202,8 @@ class Stage:
         return self._next_token_loss(self._states(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
     def _next_token_loss(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = F.linear(hidden, self._network.get_input_embeddings().weight)
+        with crew.fast_products():
+            logits = F.linear(hidden, self._network.get_output_embeddings().weight)
         return F.cross_entropy(logits.float(), next_ids)
 
 
@@ -244,6 +244,7 @@ def main() -> None:
             losses = {"long": stage.long_step(by_name, rng)}
         else:
             losses = {"text": stage.text_step(tokens, rng)}
+        widen.spare_words(network)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimisers.step(model.trapezoid(progress, warm_up=0.03, decay_from=0.3))
         return losses

@@ -9,13 +9,15 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from grace_training.tiny.crew import PRODUCTS
+
 # Quintic Newton-Schulz coefficients of the Muon paper: fast growth at zero, singular values end in about 0.7 to 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices, roughly, of a stack [N, rows, columns]; in bfloat16, which suffices."""
-    x = matrices.bfloat16()
+    """Nearest semi-orthogonal matrices, roughly, of a stack [N, rows, columns]; bfloat16 suffices, where it is fast."""
+    x = matrices.to(PRODUCTS)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
@@ -61,7 +63,8 @@ class Optimisers:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
+            by_token = "embed" in name or "lm_head" in name  # a row is a token's, most of them unseen in a step
+            (matrices if parameter.ndim == 2 and not by_token else others).append(parameter)
         self._muon = Muon(matrices, lr=matrix_lr, decay=decay)
         self._adam = torch.optim.Adam(others, lr=other_lr, betas=(0.9, 0.95), eps=1e-10)
         self._rates = (matrix_lr, other_lr)

@@ -73,7 +73,7 @@ def main() -> None:
 
     @torch.compile(dynamic=False)
     def loss_of(rows: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with crew.fast_products():
             logits = F.linear(model.states(network, rows[:, :-1]), network.lm_head.weight)
         return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from grace_training.tiny import model
 from grace_training.tiny.model import NARROW, WIDE
@@ -66,6 +66,22 @@ def widened(
     loud = (SHARE / (1 - SHARE) * kept / after).sqrt()
     wide["model.norm.weight"][H:] = back * loud
     return wide
+
+
+def spare_words(network: nn.Module) -> None:
+    """Drop the gradients of a token's word vector, and of what would write over it or write from it.
+
+    The final norm makes the word part thousands of times larger: one step of a layer that writes there, or of a head
+    that reads it, is as large as those of other weights, and drowns what was there. So layers learn to read the word
+    vectors, and what to add beside them.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.grad is None:
+            continue
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            parameter.grad[:, NARROW.hidden :] = 0
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameter.grad[NARROW.hidden :] = 0
 
 
 def _larger(name: str, weight: Tensor, W: int) -> Tensor:
