@@ -34,19 +34,19 @@ BATCH = 16
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", texts=32, rounds=5, tokens=32, arm="", folder="")
-    if options.arm:
-        asyncio.run(two_rounds(options.arm, Path(options.folder), options.texts, options.tokens))
+    asked = arguments(__doc__ or "", texts=32, rounds=5, tokens=32, arm="", folder="")
+    if asked.arm:
+        asyncio.run(two_rounds(asked.arm, Path(asked.folder), asked.texts, asked.tokens))
         return
     with model_100m() as folder:
-        figures = asyncio.run(speed(folder, options.texts, options.rounds, options.tokens))
+        figures = asyncio.run(speed(folder, asked.texts, asked.rounds, asked.tokens))
         with model_of_no_size() as nothing:
             for arm in ("one_pass", "two_model"):
-                figures[f"{arm}_process_mib"] = peak_mib(arm, folder, options.texts, options.tokens)
-                idle = peak_mib(arm, nothing, options.texts, options.tokens)
+                figures[f"{arm}_process_mib"] = peak_mib(arm, folder, asked.texts, asked.tokens)
+                idle = peak_mib(arm, nothing, asked.texts, asked.tokens)
                 figures[f"{arm}_peak_mib"] = figures[f"{arm}_process_mib"] - idle
     figures["memory_vs_two_model"] = figures["one_pass_peak_mib"] / figures["two_model_peak_mib"]
-    report(figures, options.json)
+    report(figures, asked.json)
 
 
 def peak_mib(arm: str, folder: Path, count: int, tokens: int) -> float:
@@ -141,8 +141,15 @@ def stop(llm: Any) -> None:
     llm.shutdown = lambda timeout=None: None  # its finaliser calls it again, after the interpreter's end
 
 
+def options(batch: int) -> Any:
+    """The same for both of vLLM's arms; with its own key-value blocks, since only ours can read smaller ones."""
+    from grace.engines.vllm import VllmOptions
+
+    return VllmOptions(dtype="float32", max_num_seqs=batch, kv_cache_gib=KV_GIB, extra={"block_size": 128})
+
+
 async def start_one_pass(checkpoint: Any, prompter: Any, batch: int) -> tuple[Any, list[float]]:
-    from grace.engines.vllm import VllmEngine, VllmOptions
+    from grace.engines.vllm import VllmEngine
 
     delays: list[float] = []
 
@@ -156,7 +163,7 @@ async def start_one_pass(checkpoint: Any, prompter: Any, batch: int) -> tuple[An
             delays.append(time.perf_counter() - start)
             return answer
 
-    engine = Timed(checkpoint, prompter, VllmOptions(dtype="float32", max_num_seqs=batch, kv_cache_gib=KV_GIB))
+    engine = Timed(checkpoint, prompter, options(batch))
     await engine.start()
     return engine, delays
 
@@ -165,10 +172,10 @@ async def start_plain(checkpoint: Any, prompter: Any, batch: int) -> Any:
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from grace.engines.vllm import VllmEngine, VllmOptions, prepare_environment
+    from grace.engines.vllm import VllmEngine, prepare_environment
 
     on_cpu = prepare_environment()
-    engine = VllmEngine(checkpoint, prompter, VllmOptions(dtype="float32", max_num_seqs=batch, kv_cache_gib=KV_GIB))
+    engine = VllmEngine(checkpoint, prompter, options(batch))
     # The same arguments as ours, with vLLM's own worker and scheduler.
     same = engine.engine_arguments(on_cpu)
     del same["worker_cls"], same["additional_config"]
