@@ -116,6 +116,7 @@ async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
         assert not running.engine.is_running() or running.engine.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 async def test_the_engine_goes_with_a_service_that_was_killed(talkative: Path, tmp_path: Path) -> None:
     """While it writes, and would go on for seconds."""
     folder = f"--data-dir={tmp_path}"
