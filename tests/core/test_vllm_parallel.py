@@ -31,9 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    ASKED not in os.environ, reason=f"starts engines of several processes, minutes each: set {ASKED}=1"
-)
+@pytest.mark.skipif(ASKED not in os.environ, reason=f"starts engines of several processes, minutes each: set {ASKED}=1")
 @pytest.mark.parametrize("spread", CASES.values(), ids=CASES)
 async def test_sums_are_those_of_the_reference(model_folder: ModelFolder, spread: dict[str, Any]) -> None:
     checkpoint = Checkpoint.load(model_folder("llama"))
