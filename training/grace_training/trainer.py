@@ -9,6 +9,7 @@ methods overridden are private ones of TRL's: tests/training/test_seams.py says 
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import Trainer
 
 from grace.prompt import Prompter
 from grace_training import advantages, checkpoints, heldout
+from grace_training.carried import keep_carried
 from grace_training.config import GraceConfig
 from grace_training.data import Example
 from grace_training.errors import BadRecipe
@@ -27,6 +29,8 @@ from grace_training.rewards import infonce, unit
 from grace_training.rollouts import Drawn, Row, Written, one_per_group
 from grace_training.sampler import EpochRepeatSampler
 from grace_training.vllm_cpu import keep_weights_updatable
+
+log = logging.getLogger(__name__)
 
 
 def grace(**_: object) -> list[float]:
@@ -82,6 +86,8 @@ class GraceTrainer(PayingTrainer):
                 f"the model stops at {sorted(self.eos_token_ids)}, serving at {sorted(prompter.stop_ids)}: "
                 "generation_config.json and tokenizer disagree"
             )
+        if keep_carried(self.model) and self.is_fsdp_enabled:
+            log.warning("FSDP shards anew what is trained: channels that no layer writes to are written from now on")
         self._drawn = Drawn(Written([], None), Written([], None), Written([], None), None)
 
     def _send_telemetry(self) -> None:

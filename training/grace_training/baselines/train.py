@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from grace.prompt import Prompter
 from grace_training.baselines import contrastive, simcse
 from grace_training.baselines.encoder import DirectEncoder
+from grace_training.carried import keep_carried
 from grace_training.data import Example
 
 # What a baseline takes from the settings of a run; rollouts and rewards mean nothing to it.
@@ -48,6 +49,7 @@ class Baseline:
     def __init__(self, method: Literal["contrastive", "simcse"], prompter: Prompter, *, dropout: float) -> None:
         self.method = method
         model = AutoModelForCausalLM.from_pretrained(str(prompter.checkpoint.folder), dtype=torch.float32)
+        keep_carried(model)
         if method == "simcse":
             simcse.switch_on_dropout(model, dropout)
         self.model = model
