@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Literal, get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grace.engines.host_sums import HostSums
 from grace.engines.segment_sums import Pooled, SegmentSums
 from grace.sentences import runs
 
 STOP, END, VOCAB, HIDDEN, RATIONALE_SEGMENTS = 7, 8, 16, 4, 3
 
 
-def make(slots: int = 8) -> SegmentSums:
+Kind = Literal["device", "host"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+both = pytest.mark.parametrize("kind", KINDS)
+
+
+def make(kind: Kind, slots: int = 8) -> SegmentSums | HostSums:
+    if kind == "host":
+        return HostSums(
+            segments=8,
+            rationale_segments=RATIONALE_SEGMENTS,
+            hidden_size=HIDDEN,
+            stop_ids=[STOP],
+            segment_end_ids=[END],
+        )
     return SegmentSums(
         slots=slots,
         segments=8,
@@ -52,18 +67,22 @@ class Request:
         return counts, torch.stack([self.states[a:b].sum(0) for a, b in itertools.pairwise(bounds)])
 
 
+@both
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_sums_equal_the_plain_way_under_chunks_pre_emption_and_extra_steps(seed: int) -> None:
+def test_sums_equal_the_plain_way_under_chunks_pre_emption_and_extra_steps(kind: Kind, seed: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed % 2**31)
     requests = [Request(str(i), rng) for i in range(rng.randint(1, 6))]
-    sums = make()
+    sums = make(kind)
     unfinished = list(requests)
     while unfinished:
         rng.shuffle(unfinished)  # the runner orders rows as it likes
         chosen = unfinished[: rng.randint(1, len(unfinished))]
-        rows, states, positions, ids = [], [], [], []
+        rows: list[tuple[str, int]] = []
+        states: list[torch.Tensor] = []
+        positions: list[int] = []
+        ids: list[int] = []
         for request in chosen:
             if request.done and rng.random() < 0.2:
                 request.done = 0  # pre-empted: everything is run again
@@ -76,8 +95,8 @@ def test_sums_equal_the_plain_way_under_chunks_pre_emption_and_extra_steps(seed:
             states.append(request.states[span.start : span.stop])
             request.done += count
         padding = torch.full((3, HIDDEN), float("nan"))
-        padded = (torch.tensor([*values, 0, 0, 0]) for values in (positions, ids))
-        sums.add(torch.cat([*states, padding]), *padded, rows)
+        where, tokens = (torch.tensor([*values, 0, 0, 0]) for values in (positions, ids))
+        sums.add(torch.cat([*states, padding]), where, tokens, rows)
         unfinished = [r for r in unfinished if r.done < len(r.ids)]
     for request in requests:  # the step that runs a stop token past the end
         sums.add(request.states[-1:], torch.tensor([len(request.ids)]), torch.tensor([STOP]), [(request.key, 1)])
@@ -89,8 +108,9 @@ def test_sums_equal_the_plain_way_under_chunks_pre_emption_and_extra_steps(seed:
         torch.testing.assert_close(read.last, request.states[len(request.ids) - 1])
 
 
-def test_a_slot_given_back_starts_empty() -> None:
-    sums = make(slots=1)
+@both
+def test_a_slot_given_back_starts_empty(kind: Kind) -> None:
+    sums = make(kind, slots=1)
     one = Pooled(0, 2, (2,))
     for value in (1.0, 5.0):
         sums.admit({"a": one})
@@ -101,13 +121,14 @@ def test_a_slot_given_back_starts_empty() -> None:
 
 
 def test_more_requests_than_slots_are_an_error_and_not_a_wrong_sum() -> None:
-    sums = make(slots=1)
+    sums = make("device", slots=1)
     with pytest.raises(RuntimeError, match="2 requests for 1 free"):
         sums.admit({"a": Pooled(0, 1, (1,)), "b": Pooled(0, 1, (1,))})
 
 
-def test_rows_of_strangers_are_passed_over() -> None:
-    sums = make()
+@both
+def test_rows_of_strangers_are_passed_over(kind: Kind) -> None:
+    sums = make(kind)
     sums.admit({"a": Pooled(0, 1, (1,))})
     sums.add(torch.ones(3, HIDDEN), torch.tensor([0, 1, 0]), torch.tensor([1, 1, 1]), [("warm-up", 2), ("a", 1)])
     assert sums.read(["a", "warm-up"]).keys() == {"a"}

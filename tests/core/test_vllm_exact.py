@@ -53,15 +53,22 @@ def options(**changed: Any) -> VllmOptions:
 
 
 # Ten blocks of 128 tokens: a batch outgrows them while it writes.
+ON_DEVICE = {"worker_cls": "tests.support.device_worker.DeviceSumsWorker"}  # the sums that a GPU keeps
 SMALL_CACHE: dict[str, Any] = {"kv_cache_blocks": 10, "extra": {"block_size": 128}}
 CASES = [
     Case("qwen2", options()),
-    Case("qwen3, chunked prefill", options(max_num_batched_tokens=64), "qwen3"),
+    Case("qwen3, chunked prefill", options(max_num_batched_tokens=64, extra=ON_DEVICE), "qwen3"),
     Case("llama", options(), "llama"),
     Case("pre-emption", options(**SMALL_CACHE, max_num_seqs=16), block=128),
     Case(
         "everything at once: async scheduling, chunks, pre-emption, prefix caching",
-        options(**SMALL_CACHE, max_num_seqs=16, max_num_batched_tokens=64, async_scheduling=True),
+        options(
+            kv_cache_blocks=10,
+            extra={"block_size": 128} | ON_DEVICE,
+            max_num_seqs=16,
+            max_num_batched_tokens=64,
+            async_scheduling=True,
+        ),
         long_instruction=True,
         block=128,
     ),

@@ -1,9 +1,10 @@
 """The worker that reads hidden states where they are: in vLLM's own forward pass. The only file inside vLLM's inside.
 
 Every step already computes the last layer's states for every token it runs. This subclass of vLLM's worker adds them
-to `SegmentSums` between `execute_model` and `sample_tokens`, while the runner still holds the step's tensors, and lets
-a finished request's sums ride on the step's output. The scheduler (`vllm_scheduler`) hands them on with the request's
-last token. No second forward, no extra call. Facts about vLLM below were read and run in 0.28 to 0.32, read in 0.26.
+to `SegmentSums` (on a CPU to `HostSums`) between `execute_model` and `sample_tokens`, while the runner still holds the
+step's tensors, and lets a finished request's sums ride on the step's output. The scheduler (`vllm_scheduler`) hands
+them on with the request's last token. No second forward, no extra call. Facts about vLLM below were read and run in
+0.28 to 0.32, read in 0.26.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vllm import __version__ as vllm_version
 from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 
+from grace.engines.host_sums import HostSums
 from grace.engines.probes import Probes
 from grace.engines.segment_sums import Pooled, SegmentSums, Sums
 
@@ -38,7 +40,7 @@ OUTPUT_ATTRIBUTE = "grace_sums"  # on ModelRunnerOutput: request id -> plain val
 class GraceWorker(Worker):
     """vLLM's worker, which also keeps segment sums."""
 
-    _sums: SegmentSums | None = None
+    _sums: SegmentSums | HostSums | None = None
     _probes: Probes
     _limits: dict[str, tuple[int, int]]  # request -> prompt tokens, max new tokens
     _reached: dict[str, int]  # request -> positions computed once the step in hand has run
@@ -52,9 +54,29 @@ class GraceWorker(Worker):
         self._limits, self._reached = {}, {}
         if not self._holds_the_states():
             return
-        known: dict[str, Any] = self.vllm_config.additional_config[CONFIG_KEY]
+        self._sums = self._make_sums(self.vllm_config.additional_config[CONFIG_KEY])
+        self._probes = Probes(self.device)
+        if self.device.type == "cuda":
+            self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        if isinstance(self._sums, SegmentSums) and vllm_version.startswith("0.26"):
+            # There the room for the key-value cache is what the weights leave, so the sums must count as weights.
+            self.model_runner.model_memory_usage += self._sums.nbytes
+
+    def _make_sums(self, known: dict[str, Any]) -> SegmentSums | HostSums:
+        return self._host_sums(known) if self.device.type == "cpu" else self._device_sums(known)
+
+    def _host_sums(self, known: dict[str, Any]) -> HostSums:
+        return HostSums(
+            segments=known["segments"],
+            rationale_segments=known["rationale_segments"],
+            hidden_size=self.vllm_config.model_config.get_hidden_size(),
+            stop_ids=known["stop_ids"],
+            segment_end_ids=known["segment_end_ids"],
+        )
+
+    def _device_sums(self, known: dict[str, Any]) -> SegmentSums:
         model = self.vllm_config.model_config
-        self._sums = SegmentSums(
+        return SegmentSums(
             # Requests beyond the batch: pre-empted ones keep their slot, finished ones hold theirs for one step.
             slots=2 * self.vllm_config.scheduler_config.max_num_seqs + 8,
             segments=known["segments"],
@@ -65,12 +87,6 @@ class GraceWorker(Worker):
             segment_end_ids=known["segment_end_ids"],
             device=self.device,
         )
-        self._probes = Probes(self.device)
-        if self.device.type == "cuda":
-            self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        if vllm_version.startswith("0.26"):
-            # There the room for the key-value cache is what the weights leave, so the sums must count as weights.
-            self.model_runner.model_memory_usage += self._sums.nbytes
 
     def execute_model(self, scheduler_output: Any) -> Any:
         """Run the step, then add its states to the sums of their requests."""
@@ -169,7 +185,7 @@ class _Step:
 
     def __init__(
         self,
-        sums: SegmentSums,
+        sums: SegmentSums | HostSums,
         dots: dict[str, torch.Tensor],
         reached: dict[str, int],
         limits: dict[str, tuple[int, int]],
