@@ -7,7 +7,7 @@ index. Latency counts from the moment a request was due: a client that lags woul
 client's share of a core stands beside the figures.
 
 Capacity is what a closed loop of as many callers as the engine has places gets answered a second. The bundled model,
-the service's own settings but for two: `max_running_requests` (one and a half steps) and `queue_timeout_s` (2 s), as
+the service's own settings but for two: `max_running_requests` (one step) and `queue_timeout_s` (2 s), as
 someone who promises an answer within 5 s would set them.
 
 Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of its peak; refusals come within 50 ms and
@@ -35,7 +35,7 @@ from bench._server import Server, served
 from bench._shared import arguments, report
 from bench._traffic import INDEX, Ask, Traffic
 
-SETTINGS = {"max_num_seqs": 64, "max_running_requests": 96, "queue_timeout_s": 2}
+SETTINGS = {"max_num_seqs": 64, "max_running_requests": 64, "queue_timeout_s": 2}
 DEADLINE_S = 5.0
 FACTORS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 10.0)
 INDEXED = 500

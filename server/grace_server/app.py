@@ -29,6 +29,7 @@ from grace_server.index import routes as index
 from grace_server.index.edges import Edges
 from grace_server.index.lifecycle import open_indexes
 from grace_server.inflight import InFlight
+from grace_server.lag import Lag
 from grace_server.life import Life
 from grace_server.metrics import Metrics
 from grace_server.middleware.access_log import AccessLog
@@ -46,6 +47,7 @@ from grace_server.tracing import Tracing
 _OPEN_WHILE_CLOSED = (*probes.PATHS, *playground.PATHS, "/metrics", "/openapi.json", docs.PATH)
 _OPEN_WITHOUT_KEY = (*probes.PATHS, *playground.PATHS)
 _SILENT = (*probes.PATHS, "/metrics")  # asked every few seconds by those who watch: not traced
+_CROWD = 64  # requests; fewer inside can always be read, whatever makes the event loop late
 _WATCH_S = 0.2  # how often the engine is asked whether it lives
 
 
@@ -64,17 +66,21 @@ def create_app(
     if settings.tracing:
         tracing = tracing or Tracing()
     metrics = Metrics()
-    life = Life(metrics)
+    life, lag = Life(metrics), Lag()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(_live(app, settings, engine, checkpoint, make_engine))
+        tasks = [
+            asyncio.create_task(_live(app, settings, engine, checkpoint, make_engine)),
+            asyncio.create_task(lag.follow()),
+        ]
         try:
             yield
         finally:
             life.drain()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
@@ -96,7 +102,8 @@ def create_app(
     # The last one added is the first one met.
     app.add_middleware(Departure)
     app.add_middleware(Body, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, metrics=metrics)
-    app.add_middleware(Gate, life=life, always_open=_always_open, metrics=metrics)
+    crowd = max(_CROWD, settings.max_running_requests)
+    app.add_middleware(Gate, life=life, lag=lag, crowd=crowd, always_open=_always_open, metrics=metrics)
     app.add_middleware(Auth, keys=settings.api_keys, open_paths=_OPEN_WITHOUT_KEY, metrics=metrics)
     if tracing is not None:
         app.add_middleware(Trace, tracing=tracing, silent=_SILENT)

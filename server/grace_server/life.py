@@ -68,6 +68,11 @@ class Life:
             case "dead":
                 return EngineDown("the engine died, this process is about to exit", retry_after=30)
 
+    @property
+    def count(self) -> int:
+        """Requests inside."""
+        return self._inside
+
     @contextmanager
     def inside(self) -> Iterator[None]:
         """The span of one request."""

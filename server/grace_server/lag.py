@@ -1,0 +1,51 @@
+"""Whether requests come faster than this process can read them: then some are refused unread, at next to no cost.
+
+Admission guards the engine, but to be refused there a request must have been read, checked and tokenised; at ten times
+the capacity that alone fills a core, and every refusal waits behind the others. The sign of it is an event loop that
+runs late, and goes on doing so. Pure arithmetic, but for `follow`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+_EVERY_S = 0.02  # how often it is looked
+_MEMORY_S = 1.0
+_MOST_S = 0.1  # a moment counts as at most this late: one long pause is not yet a sign
+_BEARABLE_S, _TOO_LATE_S = 0.02, 0.06  # mean lateness at which the first and the last request are refused
+
+
+class Lag:
+    """How late the event loop runs, on average, and the share of requests to refuse for it."""
+
+    def __init__(self) -> None:
+        self._late_s = 0.0
+        self._owed = 0.0  # refusals, in fractions of one
+
+    def note(self, late_s: float) -> None:
+        """A moment `_EVERY_S` after the last one came so much later."""
+        capped = min(max(late_s, 0.0), _MOST_S)
+        kept = math.exp(-(_EVERY_S + capped) / _MEMORY_S)
+        self._late_s = self._late_s * kept + capped * (1 - kept)
+
+    @property
+    def share(self) -> float:
+        """Share of requests to refuse, from 0 to 1."""
+        return min(1.0, max(0.0, (self._late_s - _BEARABLE_S) / (_TOO_LATE_S - _BEARABLE_S)))
+
+    def refuses(self) -> bool:
+        """Whether this request is one of those: every third at a share of a third, rather than by chance."""
+        self._owed += self.share
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        return True
+
+    async def follow(self) -> None:
+        """Note the loop's lateness until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(_EVERY_S)
+            self.note(loop.time() - before - _EVERY_S)
