@@ -10,8 +10,8 @@ Capacity is what a closed loop of as many callers as the engine has places gets 
 the service's own settings but for two: `max_running_requests` (one step) and `queue_timeout_s` (2 s), as
 someone who promises an answer within 5 s would set them.
 
-Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of its peak; refusals come within 50 ms and
-say `Retry-After`; who was let in is answered in time; memory does not grow.
+Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of what a lower rate had reached; refusals
+come within 50 ms and say `Retry-After`; who was let in is answered in time; memory does not grow.
 """
 
 from __future__ import annotations
@@ -179,11 +179,13 @@ def summary(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
 def promises(curve: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the promises: over all windows past capacity, each by its worst."""
     past = [point for point in curve if point["factor"] > 1]
-    peak = max(point["goodput_per_s"] for point in curve)
+    goodput = [point["goodput_per_s"] for point in curve]
+    # Past capacity it goes on rising, by what comes from the cache: a peak beyond is no promise to the rates before it.
+    kept = [now / max(goodput[: i + 1]) for i, now in enumerate(goodput)]
     refusing = [point for point in past if point["refusal_ms_p99"] is not None]
     return {
-        "peak_goodput_per_s": peak,
-        "goodput_past_capacity": min(point["goodput_per_s"] for point in past) / peak,
+        "peak_goodput_per_s": max(goodput),
+        "goodput_past_capacity": min(share for share, point in zip(kept, curve, strict=True) if point in past),
         "refusal_ms_p50": max((point["refusal_ms_p50"] for point in refusing), default=None),
         "refusal_ms_p99": max((point["refusal_ms_p99"] for point in refusing), default=None),
         "refusals_with_retry_after": min(point["refusals_with_retry_after"] for point in past),
