@@ -70,7 +70,7 @@ async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
         assert reply.status == 200, reply.body
 
     each: Arms = {"plain": generated, "http": asked_singly}
-    figures: dict[str, Any] = {"model": checkpoint.name if not options.large else "random, 100 M parameters"}
+    figures: dict[str, Any] = {"model": folder.name if not options.large else "random, 100 M parameters"}
     seconds = await in_turns(each, options.singles, lambda n: texts(1, 10, n))
     more = [1000 * (b - a) for a, b in zip(seconds["plain"], seconds["http"], strict=True)]
     figures |= with_interval("one_more_ms", more) | {"one_plain_ms": 1000 * statistics.median(seconds["plain"])}
