@@ -27,7 +27,8 @@ def carried_channels(model: nn.Module) -> Tensor | None:
         if "lora_" in name:
             continue
         if not weight.numel():
-            return None  # partitioned over processes: nothing to see here
+            log.info("weights are partitioned: channels that no layer writes to cannot be told, and are trained")
+            return None
         rows = weight.detach().abs().amax(dim=1) == 0
         silent = rows if silent is None else silent & rows
     return silent if silent is not None and bool(silent.any()) else None
@@ -36,7 +37,8 @@ def carried_channels(model: nn.Module) -> Tensor | None:
 def keep_carried(model: nn.Module) -> int:
     """Let no gradient step write to the carried channels, LoRA's included; returns how many there are.
 
-    To be called before the model is wrapped. Sharding that replaces parameters (FSDP2) loses the hooks.
+    To be called before the model is wrapped. Sharding that replaces parameters (FSDP2) loses the hooks, and
+    partitioned weights (ZeRO-3) show no channels.
     """
     silent = carried_channels(model)
     if silent is None:

@@ -1,7 +1,7 @@
 """The sums of `segment_sums.py` where the states lie on the host already: on a CPU.
 
-There a step has few rows and takes a few milliseconds, of which two dozen small tensor operations would be a tenth.
-What is counted is the same, row by row. No vLLM in here.
+There a step of a small model takes a few milliseconds, in which two dozen small tensor operations are felt. What is
+counted is the same, row by row. No vLLM in here.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 TESTED = ("0.26", "0.32")  # lowest and highest vLLM whose seams were read and run
 _GIB = 2**30
 # Of the key-value cache on a CPU, in float32. vLLM's own are of 128 tokens, and only whole blocks are read from the
-# cache: an instruction of 20 tokens would be run again for every text, which in `direct` mode is most of the work.
+# cache: an instruction of 20 tokens would be run again for every text.
 _CPU_BLOCK_TOKENS = 16
 
 

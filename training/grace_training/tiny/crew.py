@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 Gradients = tuple[Tensor, ...]
 
-# In what type matrices are multiplied. Without instructions for it, bfloat16 runs at an eighth of float32's speed.
+# In what type matrices are multiplied. Without instructions for it, bfloat16 is emulated, far slower than float32.
 PRODUCTS = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
