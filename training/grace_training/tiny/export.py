@@ -40,17 +40,28 @@ def history(work: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(
-    folder: Path, marks: Tokenizer, state: dict[str, Any], provenance: dict[str, Any], scores: dict[str, Any]
+    folder: Path,
+    marks: Tokenizer,
+    state: dict[str, Any],
+    provenance: dict[str, Any],
+    card: str,
+    *,
+    max_input: int = MAX_INPUT,
 ) -> None:
     """Write every file of the checkpoint; weights as bfloat16."""
     tokenizer.save(marks, folder, model.CONTEXT)
     end, padding = (tokenizer.mark_id(marks, mark) for mark in (tokenizer.TURN_END, tokenizer.END_OF_TEXT))
-    network = model.build(marks, model.WIDE)
+    network = model.restore(marks, state["model"])
     network.config.architectures = ["Qwen2ForCausalLM"]
     network.config.dtype = torch.bfloat16
     network.config.use_cache = True  # off in training only
     network.config.save_pretrained(folder)
-    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state["model"].items()}
+    tied = network.config.tie_word_embeddings
+    weights = {
+        name: tensor.to(torch.bfloat16).contiguous()
+        for name, tensor in state["model"].items()
+        if not (tied and name == "lm_head.weight")
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     # safetensors makes files that only their owner can read.
     (folder / "model.safetensors").chmod(0o644)
@@ -63,14 +74,14 @@ def write_checkpoint(
         "instruction": INSTRUCTIONS,
         "pooling": "mean",
         "similarity": "cosine",
-        "max_input_tokens": MAX_INPUT,
+        "max_input_tokens": max_input,
         "max_rationale_tokens": LONGEST,
         "generation": {"temperature": 0.0},
-        "provenance": {**provenance, "scores": scores},
+        "provenance": provenance,
     }
     for name, content in (("generation_config.json", generation), ("grace.json", grace)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card.text({**provenance, "scores": scores}), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def main() -> None:
@@ -90,9 +101,10 @@ def main() -> None:
         "recipe": "grace_training.tiny",
         **history(options.work),
         "data": corpus.file_hashes(options.data),
+        "scores": scores,
     }
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    write_checkpoint(options.out, marks, state, provenance, scores)
+    write_checkpoint(options.out, marks, state, provenance, card.text(provenance))
     log.info("exported to %s", options.out)
 
 

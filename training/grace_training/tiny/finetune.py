@@ -1,6 +1,7 @@
 """Last stage of learning: writing rationales and being an embedding, learned together.
 
-`python -m grace_training.tiny.finetune --minutes 25` starts from the weights of `contrast.py`. A step is one of three:
+`python -m grace_training.tiny.finetune --minutes 25` starts from the weights of `contrast.py`, or of the newest stage
+before it that was run. A step is one of three:
 
 - a batch of pairs: cross-entropy of both sides' rationales, plus InfoNCE of their vectors, once as `reason` (text and
   rationale) and once as `direct` (text alone). A causal model gives both in one forward pass.
@@ -35,7 +36,7 @@ LONG_ROWS, LONG_PART = 8, 2
 TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 2, 1, model.CONTEXT
 SHARE_PAIRS, SHARE_LONG = 0.62, 0.25  # of the steps; the rest is plain text
 TEMPERATURE = 0.05
-CONTRASTIVE_WEIGHT = 1.0
+STARTS = ("contrast", "widen", "pretrain")  # stages that it may start from, the newest first
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,20 @@ def info_nce(first: Tensor, second: Tensor, clash: Tensor) -> Tensor:
 class Stage:
     """The gradients of the three kinds of step, on one network; the parts of a batch go to the crew."""
 
-    def __init__(self, network: Qwen2ForCausalLM, writer: Writer, padding: int, workers: crew.Crew) -> None:
+    def __init__(
+        self,
+        network: Qwen2ForCausalLM,
+        writer: Writer,
+        padding: int,
+        workers: crew.Crew,
+        *,
+        contrastive_weight: float = 1.0,  # of the vectors' loss against the rationales'
+    ) -> None:
         self._network = network
         self._writer = writer
         self._padding = padding
         self._workers = workers
+        self._contrastive_weight = contrastive_weight
         self._parameters = list(network.parameters())
 
     def pair_step(self, kind: Kind, rng: np.random.Generator) -> tuple[float, float]:
@@ -148,7 +158,7 @@ class Stage:
             ordered = torch.cat(leaves)[place]
             loss = info_nce(ordered[:PAIRS], ordered[PAIRS:], clash) / 2
             contrast += loss.item()
-            slopes.append(torch.autograd.grad(CONTRASTIVE_WEIGHT * loss, leaves))
+            slopes.append(torch.autograd.grad(self._contrastive_weight * loss, leaves))
         written = sum(part.loss.item() for part in parts) / len(parts)
         gradients = self._workers.run(
             [
@@ -217,6 +227,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--matrix-lr", type=float, default=0.01)
     parser.add_argument("--other-lr", type=float, default=0.002)
+    parser.add_argument("--contrastive-weight", type=float, default=1.0, help="0: rationales alone, no vectors")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(options.seed)
@@ -226,10 +237,10 @@ def main() -> None:
     tokens = np.load(options.work / "tokens.npy")
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
-    network = model.build(marks, model.WIDE)
-    network.load_state_dict(model.start(options.work, "contrast", "widen")["model"])
+    network = model.restore(marks, model.start(options.work, *STARTS)["model"])
     optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = Stage(network, writer, padding, crew.Crew(options.workers))
+    workers = crew.Crew(options.workers)
+    stage = Stage(network, writer, padding, workers, contrastive_weight=options.contrastive_weight)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 

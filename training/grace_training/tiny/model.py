@@ -57,6 +57,14 @@ def build(marks: Tokenizer, shape: Shape) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
+def restore(marks: Tokenizer, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
+    """The model that these weights are of, in the shape that they have."""
+    width = weights["model.norm.weight"].numel()
+    network = build(marks, next(shape for shape in (NARROW, WIDE) if shape.hidden == width))
+    network.load_state_dict(weights)
+    return network
+
+
 def states(model: Qwen2ForCausalLM, ids: Tensor) -> Tensor:
     """States [B, T, H] after the final norm. Rows are padded on the right, so the causal mask alone is exact."""
     hidden: Tensor = model.model(input_ids=ids, use_cache=False).last_hidden_state

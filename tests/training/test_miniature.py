@@ -1,0 +1,76 @@
+"""The miniature tables: every arm is a recipe that can be run, and what it is measured on it has not met."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grace_training.config import GraceConfig
+from grace_training.recipe import load_recipe
+from grace_training.tiny import corpus, miniature
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", miniature.ARMS)
+def test_an_arm_is_a_recipe(name: str, tmp_path: Path) -> None:
+    arm = miniature.ARMS[name]
+    words = [f"{key}={value}" for key, value in arm.settings.items()]
+    recipe = load_recipe([miniature.RECIPE], [*words, "data=x.jsonl", f"output_dir={tmp_path}"])
+    assert (recipe.method == "simcse" or recipe.settings.get("objective") == "unsupervised") is arm.unsupervised
+    if recipe.method == "grace":
+        config = GraceConfig(**recipe.settings)
+        assert config.per_device_train_batch_size // config.num_generations == 8  # as many examples as the baselines
+
+
+def test_arms_differ_in_what_they_are_named_after() -> None:
+    def reward(name: str) -> Any:
+        settings = dict(miniature.ARMS[name].settings)
+        weights = {key.partition(".")[2]: settings.pop(key) for key in list(settings) if key.startswith("reward.")}
+        return GraceConfig(output_dir="x", use_cpu=True, **settings, reward=weights).reward_settings()
+
+    grid = {(reward(name).consistency_weight, reward(name).hard_weight) for name in miniature.ARMS if "lambda" in name}
+    assert {*grid, (reward("paper").consistency_weight, reward("paper").hard_weight)} == {
+        *((0.0, 0.0), (0.2, 0.0), (0.0, 0.2), (0.2, 0.2)),
+    }
+
+
+def test_what_is_measured_on_was_not_met_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    for name in miniature.SOURCES:
+        lines = [
+            {"query": f"{name} asks {n}", "positive": f"{name} says {n}", "negative": f"{name} denies {n}"}
+            for n in range(12)
+        ]
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        with lzma.open(data / name, "wt", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in lines)
+    for entry in corpus.SOURCES:
+        if (data / entry.path).exists():
+            continue
+        (data / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        opener: Any = lzma.open if entry.path.endswith(".xz") else gzip.open
+        with opener(data / entry.path, "wt", encoding="utf-8") as stream:
+            for n in range(200):
+                text = f"{entry.name} has a text of number {n}"
+                row = {**dict.fromkeys(entry.fields, text), "summary": text}
+                stream.write((json.dumps(row) if entry.fields else text) + "\n")
+    monkeypatch.setattr(miniature, "EXAMPLES", 6)
+    monkeypatch.setattr(miniature, "HELD_OUT", 2)
+    miniature.prepare(tmp_path, data)
+
+    train, held_out = rows(tmp_path / "mixed/train.jsonl"), rows(tmp_path / "mixed/heldout.jsonl")
+    met = {row[side] for row in train for side in ("query", "positive")}
+    assert (len(train), len(held_out)) == (6 * len(miniature.SOURCES), 2 * len(miniature.SOURCES))
+    assert {row["text"] for row in rows(tmp_path / "mixed/texts.jsonl")} == met
+    assert met.isdisjoint(row[side] for row in held_out for side in ("query", "positive"))
+    general = [*rows(tmp_path / "general/text.jsonl"), *rows(tmp_path / "general/summaries.jsonl")]
+    assert general
+    assert all(corpus.is_held_out(row["text"]) for row in general)

@@ -1,0 +1,203 @@
+"""The paper's tables in miniature: arms trained from one small backbone on one mixture, three seeds each, then judged.
+
+    python -m grace_training.tiny.miniature --data DATA             # hours; called again, it goes on where it was
+    grace-eval report .miniature/results --out miniature.html       # the tables, from what is saved there
+
+The backbone is the language model of `pretrain` after a `finetune` that taught it rationales and no vectors
+(`--contrastive-weight 0`): as the paper's backbones, it writes, and was never trained to be an embedding. Each core
+works on a run of its own: training, the shipped suite, general ability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from grace_training import cli, mix
+from grace_training.errors import TrainingError
+from grace_training.evaluation import cli as evaluation
+from grace_training.tiny import corpus, export, measure, model
+
+log = logging.getLogger(__name__)
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "miniature.yaml"
+NAME = "miniature"  # of the backbone in the tables
+MAX_INPUT = 256  # tokens; longer texts are cut, for every arm alike
+SEEDS = (0, 1, 2)
+SOURCES = (
+    "triples_snli/dev.jsonl.xz",
+    "triples_cad/train.jsonl.xz",
+    "triples_wikiqa/train.jsonl.xz",
+    "triples_trecqa/train.jsonl.xz",
+)
+EXAMPLES, HELD_OUT, WORDS = 300, 40, 24  # of each source, to train on and to measure on; words of the longest text
+GENERAL = 100  # held-out texts that general ability is measured on
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a table: what it changes of the recipe."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    unsupervised: bool = False  # trained on the texts alone
+    compared: bool = False  # read out in every way, not only as its checkpoint is served
+
+
+ARMS = {
+    "contrastive": Arm({"method": "contrastive", "per_device_train_batch_size": 8}),
+    "joint": Arm({"preset": "improved", "joint_weight": 1.0}, compared=True),
+    "improved": Arm({"preset": "improved"}),
+    "paper": Arm({"preset": "paper"}),
+    "official": Arm({"preset": "official"}),
+    "simcse": Arm({"method": "simcse", "per_device_train_batch_size": 8}, unsupervised=True),
+    "unsupervised": Arm({"preset": "improved", "objective": "unsupervised"}, unsupervised=True),
+    "dapo": Arm({"preset": "paper", "algorithm": "dapo"}),
+    "reinforce-pp": Arm({"preset": "paper", "algorithm": "reinforce++"}),
+    "remax": Arm({"preset": "paper", "algorithm": "remax"}),
+    "lambdas-0-0": Arm({"preset": "paper", "reward.consistency_weight": 0.0, "reward.hard_weight": 0.0}),
+    "lambdas-0.2-0": Arm({"preset": "paper", "reward.hard_weight": 0.0}),
+    "lambdas-0-0.2": Arm({"preset": "paper", "reward.consistency_weight": 0.0}),
+    "pool-last": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "last"}),
+    "pool-rationale": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "rationale"}),
+}
+
+
+def backbone(work: Path, data: Path) -> Path:
+    """The checkpoint that every arm starts from."""
+    folder = work / NAME
+    if not (folder / "grace.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        read, taught = (model.start(work, stage) for stage in ("pretrain", "finetune"))
+        provenance = {
+            "base_model": None,
+            "recipe": "grace_training.tiny.miniature",
+            "steps": {"pretrain": read["step"], "finetune": taught["step"]},
+            "minutes": {name: round(s["spent_s"] / 60) for name, s in (("pretrain", read), ("finetune", taught))},
+            "pretraining_tokens": read["reading"]["read"],
+            "data": corpus.file_hashes(data),
+        }
+        marks = Tokenizer.from_file(str(work / "tokenizer.json"))
+        card = "The backbone of the miniature tables: docs/miniature.md.\n"
+        export.write_checkpoint(folder, marks, taught, provenance, card, max_input=MAX_INPUT)
+    return folder
+
+
+def prepare(work: Path, data: Path) -> None:
+    """The mixture of triples, the same texts one by one, and the texts of general ability."""
+    mixed, general = work / "mixed", work / "general"
+    if not (mixed / "texts.jsonl").exists():
+        sources = [str(data / source) for source in SOURCES]
+        counts = ["--rows", str(EXAMPLES), "--held-out-rows", str(HELD_OUT), "--longest", str(WORDS)]
+        _checked(mix.main([*sources, "--folder", str(mixed), "--negatives", "1", *counts]), "mix")
+        rows = [json.loads(line) for line in (mixed / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+        texts = dict.fromkeys(row[side] for row in rows for side in ("query", "positive"))
+        _write(mixed / "texts.jsonl", [{"text": text} for text in texts])
+    if not (general / "summaries.jsonl").exists():
+        general.mkdir(parents=True, exist_ok=True)
+        _write(general / "text.jsonl", [{"text": text} for _, text in measure.held_out_texts(data, GENERAL)])
+        entry = corpus.source("scitldr")
+        papers = [row for row in corpus.records(data, "scitldr") if corpus.is_held_out(corpus.key_text(entry, row))]
+        _write(general / "summaries.jsonl", [{"text": row["text"], "summary": row["summary"]} for row in papers])
+
+
+def run(arm: str, seed: int, work: Path, samples: int | None) -> str:
+    """Train one arm and judge it; what is done already is left. What it says goes to a file beside its checkpoint."""
+    direct, every = (["--representations", names] for names in ("direct", "mean,rationale,input,last"))
+    folder = work / "runs" / f"{arm}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log").open("a", encoding="utf-8") as said, redirect_stdout(said), redirect_stderr(said):
+        if arm == NAME:
+            checkpoint = str(work / NAME)
+            readings = [["--row", "base", *direct], ["--row", "reasoning", *every]]
+        else:
+            checkpoint = _trained(arm, seed, work, folder)
+            readings = [every if ARMS[arm].compared else []]
+        shared = ["--model", checkpoint, "--out", str(work / "results"), "--label", arm]
+        limit = ["--limit", str(samples)] if samples else []
+        for reading in readings:
+            options = [*shared, *reading, *limit, "--no-report", "--quiet"]
+            _checked(evaluation.main(["local", *options]), f"{arm}-{seed}: grace-eval local")
+        tasks = ["--data", str(work / "general"), "--tasks", "perplexity,rationales,summaries"]
+        _checked(evaluation.main(["general", *shared, *tasks]), f"{arm}-{seed}: grace-eval general")
+    return f"{arm}-{seed}"
+
+
+def _trained(arm: str, seed: int, work: Path, folder: Path) -> str:
+    final = folder / "final"
+    if not (final / "grace.json").exists():
+        chosen = ARMS[arm]
+        train = work / "mixed" / ("texts.jsonl" if chosen.unsupervised else "train.jsonl")
+        settings = {
+            "model": work / NAME,
+            "data": train,
+            "eval_data": work / "mixed" / "heldout.jsonl",
+            "output_dir": folder,
+            "seed": seed,
+            **chosen.settings,
+        }
+        words = [f"{key}={value}" for key, value in settings.items()]
+        _checked(cli.main(["--config", str(RECIPE), *words]), f"{arm}-{seed}: grace-train")
+    return str(final)
+
+
+def _checked(status: int, what: str) -> None:
+    if status:
+        raise TrainingError(f"{what} ended with {status}")
+
+
+def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _take_core(cores: multiprocessing.Queue[int]) -> None:
+    os.sched_setaffinity(0, {cores.get()})
+
+
+def main() -> None:
+    """Train and judge, or go on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path(".miniature"))
+    parser.add_argument("--arms", default=",".join([NAME, *ARMS]), help="of them all, separated by commas")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--samples", type=int, help="draw so many samples per task, always the same ones")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.environ["OMP_NUM_THREADS"] = "1"  # a core each
+
+    backbone(options.work, options.data)
+    prepare(options.work, options.data)
+    # Arm by arm within a seed: what was stopped early has whole seeds.
+    chosen = options.arms.split(",")
+    jobs = [(arm, seed) for seed in SEEDS[: options.seeds] for arm in chosen if arm != NAME or seed == SEEDS[0]]
+    context = multiprocessing.get_context("spawn")
+    cores: multiprocessing.Queue[int] = context.Queue()
+    available = sorted(os.sched_getaffinity(0))
+    for core in available:
+        cores.put(core)
+    failed = []
+    with ProcessPoolExecutor(len(available), context, _take_core, (cores,)) as pool:
+        running = {pool.submit(run, arm, seed, options.work, options.samples): (arm, seed) for arm, seed in jobs}
+        for done in as_completed(running):
+            if error := done.exception():
+                failed.append(running[done])
+                log.error("%s-%d: %s", *running[done], error)
+            else:
+                log.info("%s is done", done.result())
+    if failed:
+        raise SystemExit(f"{len(failed)} runs failed: their logs are in {options.work / 'runs'}")
+
+
+if __name__ == "__main__":
+    main()
