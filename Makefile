@@ -4,13 +4,14 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MINUTES ?= 30
+JOBS ?= 2
 BIN := .venv/bin
 
 .PHONY: help serve test lint format types bench soak lock docs generate clean tiny
 
 help:
 	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); GRACE_* variables configure it)"
-	@echo "make test    linter, type checker, every test"
+	@echo "make test    linter, type checker, every test (JOBS=$(JOBS) at a time)"
 	@echo "make lint    linter, formatter and type checker alone"
 	@echo "make bench   every benchmark, figures as JSON in bench/results/, and the page made of them"
 	@echo "make soak    half an hour of traffic as it is (MINUTES=$(MINUTES)): does anything grow?"
@@ -23,7 +24,7 @@ serve: .venv/installed
 	@$(BIN)/grace-serve --host $(HOST) --port $(PORT)
 
 test: lint .venv/chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

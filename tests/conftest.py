@@ -21,6 +21,8 @@ settings.load_profile("house")
 
 # The oracles are tiny: their threads would only stand in the engine's way.
 torch.set_num_threads(1)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # another worker's engine has the other core: threads would wait for each other
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 

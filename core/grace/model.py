@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
 import threading
 from collections import deque
@@ -50,6 +51,7 @@ class Grace:
         except BaseException:
             self._stop()
             raise
+        atexit.register(self.close)  # else vLLM's engine is killed at work, and says so over many lines
 
     @classmethod
     def load(
@@ -200,6 +202,7 @@ class Grace:
         """Stop the engine and free its memory. Calling it twice does nothing the second time."""
         if self._loop.is_closed():
             return
+        atexit.unregister(self.close)
         self._await(self.engine.close())
         self._stop()
 

@@ -109,6 +109,19 @@ def test_a_plain_script_may_load_it(model_folder: ModelFolder, tmp_path: Path) -
     assert run.stdout.splitlines()[-1:] == ["(64,)"], run.stderr
 
 
+def test_a_script_that_does_not_close_it_ends_without_a_word(model_folder: ModelFolder, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from grace import Grace\n"
+        f"grace = Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)\n"
+        "grace.encode('A text.')\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "")
+    assert "Error" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(model_folder: ModelFolder) -> None:
     speculative = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
     with pytest.raises(UnsupportedModel, match="speculative decoding"):
