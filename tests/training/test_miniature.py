@@ -19,6 +19,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def opened(path: Path) -> Any:
+    opener: Any = lzma.open if path.suffix == ".xz" else gzip.open
+    return opener(path, "wt", encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", miniature.ARMS)
 def test_an_arm_is_a_recipe(name: str, tmp_path: Path) -> None:
     arm = miniature.ARMS[name]
@@ -50,14 +55,13 @@ def test_what_is_measured_on_was_not_met_in_training(tmp_path: Path, monkeypatch
             for n in range(12)
         ]
         (data / name).parent.mkdir(parents=True, exist_ok=True)
-        with lzma.open(data / name, "wt", encoding="utf-8") as stream:
+        with opened(data / name) as stream:
             stream.writelines(json.dumps(line) + "\n" for line in lines)
     for entry in corpus.SOURCES:
         if (data / entry.path).exists():
             continue
         (data / entry.path).parent.mkdir(parents=True, exist_ok=True)
-        opener: Any = lzma.open if entry.path.endswith(".xz") else gzip.open
-        with opener(data / entry.path, "wt", encoding="utf-8") as stream:
+        with opened(data / entry.path) as stream:
             for n in range(200):
                 text = f"{entry.name} has a text of number {n}"
                 row = {**dict.fromkeys(entry.fields, text), "summary": text}
