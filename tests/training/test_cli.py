@@ -14,6 +14,7 @@ from grace.checkpoint import Checkpoint
 from grace.engines.transformers import TransformersEngine
 from grace.prompt import Prompter
 from grace_training import curves, export, heldout
+from grace_training.checkpoints import trained_on
 from grace_training.cli import main
 from grace_training.deviations import ALWAYS, deviations
 from grace_training.errors import BadRecipe, SaveFailed
@@ -75,6 +76,16 @@ def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Pa
     assert (final / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (final / "training_args.bin").exists()
     assert list((tmp_path / "run" / "completions").glob("*.parquet"))
+
+
+def test_a_checkpoint_says_what_its_base_was_trained_on_too() -> None:
+    base = {"data": {"wiki.jsonl": "1"}}
+    middle = {"base_data": trained_on(base), "data": {"train: a.jsonl": "2", "held out: b.jsonl": "3"}}
+    assert trained_on(middle) == {"wiki.jsonl": "1", "train: a.jsonl": "2"}
+    assert trained_on({}) == {}
+    provenance = Provenance("grace", "base", "0f", 1, {}, {"train: c.jsonl": "4"}, trained_on(middle))
+    card = export.model_card(Checkpoint.load("grace-tiny").config, provenance, [], [])
+    assert "| wiki.jsonl | 1 |" in card
 
 
 def test_a_stopped_run_goes_on(words: list[str], tmp_path: Path) -> None:

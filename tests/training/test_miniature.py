@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from grace_training.config import GraceConfig
 from grace_training.recipe import load_recipe
-from grace_training.tiny import corpus, miniature
+from grace_training.tiny import corpus, miniature, miniature_page
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -78,3 +80,25 @@ def test_what_is_measured_on_was_not_met_in_training(tmp_path: Path, monkeypatch
     general = [*rows(tmp_path / "general/text.jsonl"), *rows(tmp_path / "general/summaries.jsonl")]
     assert general
     assert all(corpus.is_held_out(row["text"]) for row in general)
+
+
+def test_the_page_says_what_the_archive_says(tmp_path: Path) -> None:
+    text = miniature_page.PAGE.read_text(encoding="utf-8")
+    with tarfile.open(miniature_page.ARCHIVE) as packed:
+        packed.extractall(tmp_path, filter="data")
+    made = miniature_page.parts(tmp_path)
+    assert miniature_page.page(text, made) == text, "python -m grace_training.tiny.miniature_page"
+    assert miniature_page.page(text, {**made, "main": "| another |"}) != text
+
+
+def test_an_archive_of_the_same_files_is_the_same_archive(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "joint-0"
+    run.mkdir(parents=True)
+    for name in ("heldout.jsonl", "history.json", "model.safetensors"):
+        (run / name).write_text("{}", encoding="utf-8")
+    for archive in ("a", "b"):
+        miniature_page.pack(tmp_path, tmp_path / archive)
+        os.utime(run / "history.json", (1, 1))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with tarfile.open(tmp_path / "a") as packed:
+        assert packed.getnames() == ["runs/joint-0/heldout.jsonl", "runs/joint-0/history.json"]

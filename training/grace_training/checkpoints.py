@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -40,3 +41,9 @@ def latest(output_dir: Path) -> Path | None:
     found = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
     whole = [p for p in found if (p / CONFIG_FILE).exists()]
     return max(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+
+
+def trained_on(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Sources that a checkpoint's weights, and those it began from, were trained on, with their fingerprints."""
+    sources: dict[str, Any] = {**(provenance.get("base_data") or {}), **(provenance.get("data") or {})}
+    return {name: str(fingerprint) for name, fingerprint in sources.items() if not name.startswith("held out")}

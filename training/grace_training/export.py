@@ -31,6 +31,7 @@ class Provenance:
     steps: int
     settings: dict[str, Any]  # what differs from the defaults
     data: dict[str, str]  # source -> fingerprint
+    base_data: dict[str, str] = field(default_factory=dict)  # the same of the base model, where it says so
     scores: dict[str, float] = field(default_factory=dict)
     inert: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()  # from the paper
@@ -138,6 +139,7 @@ def model_card(
         "",
         *_table("Settings that differ from the defaults", provenance.settings),
         *_table("Data (fingerprints of the rows read)", provenance.data),
+        *_table("Data of the base model", provenance.base_data),
         *_table("Held-out scores", {k: f"{v:.4f}" for k, v in provenance.scores.items()}),
     ]
     if provenance.inert:

@@ -221,6 +221,7 @@ class Run:
                 for name, data in fingerprints.items()
                 if data is not None
             },
+            base_data=checkpoints.trained_on(self.prompter.checkpoint.config.provenance),
             scores=scores,
             inert=tuple(self.inert),
             deviations=tuple(deviations(self.args, self.args.world_size)) if self.recipe.method == "grace" else (),

@@ -12,6 +12,7 @@ from typing import Any
 
 from grace import Checkpoint
 from grace.representation import Mode
+from grace_training.checkpoints import trained_on
 from grace_training.evaluation.results import RepresentationName, Row, Run
 
 _VERSIONS = (
@@ -61,7 +62,7 @@ def describe(
         consistency_weight=reward.get("consistency_weight"),
         hard_weight=reward.get("hard_weight"),
         settings=settings or {},
-        data={k: str(v) for k, v in (card.get("data") or {}).items() if not k.startswith("held out")},
+        data=trained_on(card),
         machine=machine(),
         versions=versions(),
         started_at=now(),

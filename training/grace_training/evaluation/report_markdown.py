@@ -6,26 +6,31 @@ import csv
 import io
 import re
 
-from grace_training.evaluation.report_page import Case, Cell, Page, Plot, Table
+from grace_training.evaluation.report_page import Case, Cell, Page, Plot, Section, Table
 
 
 def markdown(page: Page) -> str:
     """Tables and texts; plots are in the HTML page, and their figures in the tables here."""
     parts = [f"# {_plain(page.title)}", *map(_plain, page.summary)]
     for section in page.sections:
-        parts.append(f"## {_plain(section.title)}")
-        parts += map(_plain, section.words)
-        for block in section.blocks:
-            match block:
-                case Table():
-                    parts += [f"### {_plain(block.title)}", _table(block), *(f"{_plain(note)}" for note in block.notes)]
-                case Case():
-                    parts.append(f"### {_plain(block.title)}")
-                    for passage in block.passages:
-                        parts += [f"{_plain(passage.label)}:", _quoted(passage.text)]
-                case Plot():
-                    pass
+        parts += [f"## {_plain(section.title)}", *map(_plain, section.words), blocks(section)]
     return "\n\n".join(parts) + "\n"
+
+
+def blocks(section: Section) -> str:
+    """A section's tables and texts, each under a heading of the third level."""
+    parts: list[str] = []
+    for block in section.blocks:
+        match block:
+            case Table():
+                parts += [f"### {_plain(block.title)}", _table(block), *(f"{_plain(note)}" for note in block.notes)]
+            case Case():
+                parts.append(f"### {_plain(block.title)}")
+                for passage in block.passages:
+                    parts += [f"{_plain(passage.label)}:", _quoted(passage.text)]
+            case Plot():
+                pass
+    return "\n\n".join(parts)
 
 
 def long_csv(page: Page) -> str:
