@@ -7,7 +7,7 @@ MINUTES ?= 30
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help serve test lint format types bench soak lock docs generate clean tiny
+.PHONY: help serve test lint format types bench soak lock docs generate clean tiny miniature
 
 help:
 	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); GRACE_* variables configure it)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make generate make the synchronous Python client from the asynchronous one"
 	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours)"
+	@echo "make miniature the paper's tables on a backbone of their own (DATA=$(DATA); hours)"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
 
 serve: .venv/installed
@@ -71,6 +72,14 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
+
+# The backbone learns to write and nothing else; then every arm of the tables starts from it.
+miniature: .venv/installed
+	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA) --work .miniature
+	$(BIN)/python -m grace_training.tiny.pretrain --work .miniature --minutes 36
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --work .miniature --minutes 12 --contrastive-weight 0
+	$(BIN)/python -m grace_training.tiny.miniature --data $(DATA)
+	$(BIN)/python -m grace_training.tiny.miniature_page --pack .miniature
 
 clean:
 	rm -rf .venv

@@ -6,10 +6,7 @@ pairs for the same time, and the pairs of a batch come from the same few neighbo
 others in it are real alternatives.
 """
 
-import argparse
-import logging
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,17 +78,7 @@ class Stage:
 
 def main() -> None:
     """Train, or go on training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, default=Path(".tiny"))
-    parser.add_argument("--minutes", type=float, default=30.0, help="step time in all, resumed runs included")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--matrix-lr", type=float, default=0.01)
-    parser.add_argument("--other-lr", type=float, default=0.002)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.manual_seed(options.seed)
+    options = loop.begin(loop.parser(__doc__, minutes=30.0, rates=(0.01, 0.002)))
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))

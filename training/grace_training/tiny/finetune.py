@@ -9,12 +9,9 @@ before it that was run. A step is one of three:
 - a batch of the pretraining corpus, so that the language model stays one.
 """
 
-import argparse
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -219,18 +216,9 @@ class Stage:
 
 def main() -> None:
     """Train, or go on training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, default=Path(".tiny"))
-    parser.add_argument("--minutes", type=float, default=25.0, help="step time in all, resumed runs included")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--matrix-lr", type=float, default=0.01)
-    parser.add_argument("--other-lr", type=float, default=0.002)
+    parser = loop.parser(__doc__, minutes=35.0, rates=(0.01, 0.002))
     parser.add_argument("--contrastive-weight", type=float, default=1.0, help="0: rationales alone, no vectors")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.manual_seed(options.seed)
+    options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     padding = mark_id(marks, END_OF_TEXT)

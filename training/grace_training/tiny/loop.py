@@ -4,10 +4,13 @@ A stage brings what it trains and one step; the learning rate follows the time t
 completes. What a step draws it draws by the step's number, so that a resumed run sees what an unbroken one would.
 """
 
+import argparse
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from grace_training.tiny import model
 
@@ -30,6 +33,30 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Any, /) -> Any:
         """Take a saved state on."""
         ...
+
+
+def parser(
+    description: str | None, *, minutes: float, rates: tuple[float, float] | None = None
+) -> argparse.ArgumentParser:
+    """The options that stages share; with `rates`, those of the two optimisers, the crew's size too."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--data", type=Path, default=Path("../shared/data"))
+    made.add_argument("--work", type=Path, default=Path(".tiny"))
+    made.add_argument("--minutes", type=float, default=minutes, help="step time in all, resumed runs included")
+    made.add_argument("--seed", type=int, default=0)
+    if rates:
+        made.add_argument("--workers", type=int, default=2)
+        made.add_argument("--matrix-lr", type=float, default=rates[0])
+        made.add_argument("--other-lr", type=float, default=rates[1])
+    return made
+
+
+def begin(options: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line; from here on the stage logs, and draws from its seed."""
+    chosen = options.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.manual_seed(chosen.seed)
+    return chosen
 
 
 def train(path: Path, parts: Mapping[str, Stateful], minutes: float, step: Step) -> None:

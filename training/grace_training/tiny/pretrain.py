@@ -4,10 +4,7 @@
 again at any moment: it goes on from its last saved state.
 """
 
-import argparse
-import logging
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -54,17 +51,8 @@ class Reading:
 
 def main() -> None:
     """Train, or go on training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".tiny"))
-    parser.add_argument("--minutes", type=float, default=46.0, help="step time in all, resumed runs included")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--matrix-lr", type=float, default=0.02)
-    parser.add_argument("--other-lr", type=float, default=0.004)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options = loop.begin(loop.parser(__doc__, minutes=75.0, rates=(0.02, 0.004)))
     workers = crew.Crew(options.workers)
-    torch.manual_seed(options.seed)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     reading = Reading(np.load(options.work / "tokens.npy"), options.seed)

@@ -5,10 +5,6 @@ batch can hold eight times the pairs of `contrast.py` in a tenth of its time: wh
 apart is learned here, for next to nothing, and `widen.py` then builds the table into the language model.
 """
 
-import argparse
-import logging
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,15 +31,9 @@ def vectors(table: nn.EmbeddingBag, texts: list[list[int]]) -> Tensor:
 
 def main() -> None:
     """Learn the table, or go on."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, default=Path(".tiny"))
-    parser.add_argument("--minutes", type=float, default=12.0, help="step time in all, resumed runs included")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = loop.parser(__doc__, minutes=15.0)
     parser.add_argument("--width", type=int, default=WIDTH)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.manual_seed(options.seed)
+    options = loop.begin(parser)
     torch.set_num_threads(1)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
