@@ -53,20 +53,24 @@ class Arm:
     compared: bool = False  # read out in every way, not only as its checkpoint is served
 
 
+# A rate for what each kind of gradient stands, tried on the held-out examples of seed 0: at 1e-4 the reward alone takes
+# the language along, at 3e-4 so does the joint gradient.
+BASELINE: dict[str, Any] = {"per_device_train_batch_size": 8}
+REWARD = {"learning_rate": 2e-5}
 ARMS = {
-    "contrastive": Arm({"method": "contrastive", "per_device_train_batch_size": 8}),
+    "contrastive": Arm({"method": "contrastive", "learning_rate": 3e-4, **BASELINE}),
+    "simcse": Arm({"method": "simcse", **BASELINE}, unsupervised=True),
     "joint": Arm({"preset": "improved", "joint_weight": 1.0}, compared=True),
-    "improved": Arm({"preset": "improved"}),
-    "paper": Arm({"preset": "paper"}),
-    "simcse": Arm({"method": "simcse", "per_device_train_batch_size": 8}, unsupervised=True),
-    "unsupervised": Arm({"preset": "improved", "objective": "unsupervised"}, unsupervised=True),
-    "official": Arm({"preset": "official"}),
-    "dapo": Arm({"preset": "paper", "algorithm": "dapo"}),
-    "reinforce-pp": Arm({"preset": "paper", "algorithm": "reinforce++"}),
-    "remax": Arm({"preset": "paper", "algorithm": "remax"}),
-    "lambdas-0-0": Arm({"preset": "paper", "reward.consistency_weight": 0.0, "reward.hard_weight": 0.0}),
-    "lambdas-0.2-0": Arm({"preset": "paper", "reward.hard_weight": 0.0}),
-    "lambdas-0-0.2": Arm({"preset": "paper", "reward.consistency_weight": 0.0}),
+    "improved": Arm({"preset": "improved", **REWARD}),
+    "paper": Arm({"preset": "paper", **REWARD}),
+    "unsupervised": Arm({"preset": "improved", "objective": "unsupervised", **REWARD}, unsupervised=True),
+    "official": Arm({"preset": "official", **REWARD}),
+    "dapo": Arm({"preset": "paper", "algorithm": "dapo", **REWARD}),
+    "reinforce-pp": Arm({"preset": "paper", "algorithm": "reinforce++", **REWARD}),
+    "remax": Arm({"preset": "paper", "algorithm": "remax", **REWARD}),
+    "lambdas-0-0": Arm({"preset": "paper", "reward.consistency_weight": 0.0, "reward.hard_weight": 0.0, **REWARD}),
+    "lambdas-0.2-0": Arm({"preset": "paper", "reward.hard_weight": 0.0, **REWARD}),
+    "lambdas-0-0.2": Arm({"preset": "paper", "reward.consistency_weight": 0.0, **REWARD}),
     "pool-last": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "last"}),
     "pool-rationale": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "rationale"}),
 }
