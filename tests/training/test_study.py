@@ -49,6 +49,19 @@ def test_arms_are_told_apart_by_their_folders(tmp_path: Path, capsys: Any) -> No
     assert (tmp_path / "curves.svg").read_text().count("<polyline") == 8 + 16  # an axis each, a line for each arm
 
 
+def test_a_baseline_has_held_out_figures_alone(tmp_path: Path, capsys: Any) -> None:
+    grace = run_folder(tmp_path / "paper-0", BEFORE[0], AFTER[0])
+    baseline = run_folder(tmp_path / "simcse-0", BEFORE[0], AFTER[0])
+    (baseline / "history.json").write_text(json.dumps([{"step": 1, "loss": 2.0}]), encoding="utf-8")
+    assert study.main([str(grace), str(baseline), "--curves", str(tmp_path / "curves.svg")]) == 0
+    printed = capsys.readouterr().out
+    assert "| simcse | 1 | 50 | nDCG@10 |" in printed
+    assert "| paper | reward paid |" in printed
+    assert "| simcse | reward paid |" not in printed
+    panels = study.panels([study.load(grace), study.load(baseline)])
+    assert {title: [*series] for title, series in panels.items()}["reward paid"] == ["paper"]
+
+
 def test_a_run_under_way_counts_as_far_as_it_was_measured(tmp_path: Path, capsys: Any) -> None:
     whole = run_folder(tmp_path / "paper-0", BEFORE[0], AFTER[0])
     running = run_folder(tmp_path / "paper-1", BEFORE[0], AFTER[0])

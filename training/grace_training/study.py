@@ -118,6 +118,8 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     for arm, runs in by_arm([outcome for outcome in outcomes if outcome.history]).items():
         for name, title in LOGGED.items():
             logged = [[entry[name] for entry in run.history if name in entry] for run in runs]
+            if not all(logged):
+                continue  # a baseline has neither rewards nor rationales
             head = _spread([statistics.fmean(values[:ENDS]) for values in logged])
             tail = _spread([statistics.fmean(values[-ENDS:]) for values in logged])
             lines.append(f"| {arm} | {title} | {head} | {tail} |")
@@ -143,7 +145,8 @@ def panels(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[Point]]]:
             arm: _smooth(_mean([{e["step"]: e[name] for e in run.history if name in e} for run in runs]), 10)
             for arm, runs in by_arm([outcome for outcome in outcomes if outcome.history]).items()
         }
-    return {title: series for title, series in found.items() if series}
+    drawn = {title: {arm: points for arm, points in series.items() if points} for title, series in found.items()}
+    return {title: series for title, series in drawn.items() if series}
 
 
 def _mean(runs: Sequence[Mapping[float, float]]) -> list[Point]:
