@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from grace_training.tiny.tokenizer import THINK, THINK_END
 log = logging.getLogger(__name__)
 
 HEAVIEST = 5  # terms of a text, by TF-IDF, that its rationale should name
+SHOWN = 240  # characters of a text that an example shows
 LOOP = 3  # times that a run of three words comes in a rationale that loops
 
 
@@ -206,6 +208,17 @@ def retrieval(model: Model, data: Path, most: int) -> dict[str, float]:
     }
 
 
+def examples(model: Model, data: Path, count: int) -> str:
+    """The first so many held-out texts with their rationales as Markdown, none chosen and none left out."""
+    lines = []
+    for role, text in held_out_texts(data, count):
+        rationale = model.represent([text], role).rationales[0]
+        shown = text if len(text) <= SHOWN else text[:SHOWN].rsplit(" ", 1)[0] + " ..."
+        lines.append("- " + " ".join(shown.split()))
+        lines.append(f"\n    `{rationale.text}`" + ("" if rationale.finish_reason == "stop" else " (cut off)") + "\n")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure the exported folder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -216,10 +229,15 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=300, help="held-out texts to write rationales for")
     parser.add_argument("--sts", type=int, default=1500, help="sentence pairs")
     parser.add_argument("--queries", type=int, default=225, help="Cranfield queries; 0 leaves Cranfield out")
+    parser.add_argument("--examples", type=int, metavar="N", help="measure nothing, print N rationales as Markdown")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     model = Model(options.model)
+    if options.examples:
+        sys.stdout.write(examples(model, options.data, options.examples) + "\n")
+        model.grace.close()
+        return
     scores: dict[str, float] = {
         "sample_held_out_texts": options.texts,
         "sample_sts_pairs": options.sts,
