@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+import huggingface_hub.constants
 import pytest
 import torch
 from hypothesis import settings
@@ -29,6 +30,14 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 class ModelFolder(Protocol):
     def __call__(self, family: Family = "qwen2", *, long_instruction: bool = False) -> Path: ...
+
+
+@pytest.fixture(autouse=True)
+def local_servers_count_as_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own client asks our servers; where its library was imported after `HF_HUB_OFFLINE` was set, as in a
+    worker of xdist, it would not ask anyone.
+    """
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture(scope="session")
