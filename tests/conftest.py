@@ -26,18 +26,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # another worker's engine has the other core: threads would wait for each other
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+# The hub's own client asks our servers; imported after that, as in a worker of xdist, it would ask nobody.
+huggingface_hub.constants.HF_HUB_OFFLINE = False
 
 
 class ModelFolder(Protocol):
     def __call__(self, family: Family = "qwen2", *, long_instruction: bool = False) -> Path: ...
-
-
-@pytest.fixture(autouse=True)
-def local_servers_count_as_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's own client asks our servers; where its library was imported after `HF_HUB_OFFLINE` was set, as in a
-    worker of xdist, it would not ask anyone.
-    """
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture(scope="session")
