@@ -98,25 +98,22 @@ def test_a_closed_one_says_so(model_folder: ModelFolder) -> None:
         grace.encode("too late")
 
 
+def script(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """What came of a script of these lines, without a main guard."""
+    path = folder / "script.py"
+    path.write_text("\n".join(["from grace import Grace", *lines, ""]))
+    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+
+
 def test_a_plain_script_may_load_it(model_folder: ModelFolder, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from grace import Grace\n"
-        f"with Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1) as grace:\n"
-        "    print(grace.encode('A text.').shape)\n"
-    )
-    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    load = f"Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)"
+    run = script(tmp_path, f"with {load} as grace:", "    print(grace.encode('A text.').shape)")
     assert run.stdout.splitlines()[-1:] == ["(64,)"], run.stderr
 
 
 def test_a_script_that_does_not_close_it_ends_without_a_word(model_folder: ModelFolder, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from grace import Grace\n"
-        f"grace = Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)\n"
-        "grace.encode('A text.')\n"
-    )
-    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    load = f"Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)"
+    run = script(tmp_path, f"grace = {load}", "grace.encode('A text.')")
     assert (run.returncode, run.stdout) == (0, "")
     assert "Error" not in run.stderr
     assert "Traceback" not in run.stderr

@@ -15,6 +15,7 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
@@ -165,6 +166,14 @@ def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 def _take_core(cores: multiprocessing.Queue[int]) -> None:
     os.sched_setaffinity(0, {cores.get()})
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # else a run that was handed on already would go on, beside the same one of the next call
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def main() -> None:
