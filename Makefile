@@ -68,7 +68,8 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.words --data $(DATA) --minutes 15
 	$(BIN)/python -m grace_training.tiny.widen
 	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) --minutes 30
-	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 35
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 40
+	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) --minutes 15
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

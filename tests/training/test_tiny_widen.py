@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from grace_training.tiny import export, loop, model, muon, widen, words
+from grace_training.tiny import crew, export, loop, model, muon, widen, words
 
 FOLDER = Path(__file__).parents[2] / export.FOLDER
 
@@ -56,7 +56,7 @@ def test_training_changes_what_a_widened_model_adds_to_its_word_vectors_and_not_
     table = torch.randn(8192, words.WIDTH, generator=torch.Generator().manual_seed(2))
     network = model.build(marks, model.WIDE)
     network.load_state_dict(widen.widened(narrow, table, widen.state_square(marks, narrow, ids)))
-    optimisers = muon.Optimisers(network, matrix_lr=0.01, other_lr=0.002, decay=0.01)
+    optimisers = muon.Optimisers(network, crew.Crew(1), matrix_lr=0.01, other_lr=0.002, decay=0.01)
     with torch.inference_mode():
         before = model.states(network, ids)
     for _ in range(3):

@@ -169,6 +169,16 @@ def test_runs_that_nothing_tells_apart_are_never_averaged(tmp_path: Path) -> Non
     assert sorted(entry.key.apart for entry in found) == ["one", "two"]
 
 
+def test_trainings_told_apart_in_one_reading_are_told_apart_in_all(tmp_path: Path) -> None:
+    for label in ("one", "two"):
+        embedding_run(tmp_path, "grace-supervised", label=label)
+    embedding_run(tmp_path, "grace-supervised", label="two", representation="rationale")
+    found = {(entry.key.representation, entry.key.apart) for entry in entries(runs(tmp_path))}
+    assert found == {("mean", "one"), ("mean", "two"), ("rationale", "two")}
+    lines = [line for line in table(build([tmp_path], resamples=0), "main-0").lines if line.kind == "measured"]
+    assert len(lines) == 2  # and not one more for the reading that one of them has alone
+
+
 def test_seeds_of_one_training_are_one_row(folder: Path) -> None:
     found = [e for e in entries(runs(folder)) if e.key.row == "simcse"]
     assert [entry.seeds for entry in found] == [[1, 2, 3]]

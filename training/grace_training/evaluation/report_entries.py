@@ -7,7 +7,7 @@ is written down are told apart by label and fingerprint, never averaged.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -171,24 +171,42 @@ def entries(found: Iterable[tuple[Path, Run]]) -> list[Entry]:
             run.label if run.row == "peer" else "",
         )
         buckets.setdefault(key, []).append(Seeded(path, run))
+    names = _names(buckets)
     made = []
     for key, runs in buckets.items():
-        for apart, some in _apart(runs).items():
-            made.append(Entry(key._replace(apart=key.apart or apart), some))
+        for name, some in _split(runs, names[_family(key)]).items():
+            made.append(Entry(key._replace(apart=key.apart or name), some))
     return made
 
 
-def _apart(runs: list[Seeded]) -> Mapping[str, list[Seeded]]:
-    """Runs of one key, split until no seed occurs twice."""
-    if _distinct(runs):
-        return {"": runs}
-    for name in ("label", "fingerprint"):
-        split: dict[str, list[Seeded]] = {}
-        for seeded in runs:
-            split.setdefault(getattr(seeded.run, name), []).append(seeded)
-        if all(_distinct(some) for some in split.values()):
-            return split
-    return {str(seeded.path.parent.parent.name): [seeded] for seeded in runs}
+def _family(key: Key) -> Key:
+    """A training, however its model is read out: two trainings are told apart in all their readings or in none."""
+    return key._replace(representation=None, budget=None, step=None)
+
+
+def _names(buckets: Mapping[Key, list[Seeded]]) -> dict[Key, int]:
+    """For each family the first of `_TELLING` under which no seed occurs twice."""
+    needed: dict[Key, int] = {}
+    for key, runs in buckets.items():
+        fits = (n for n in range(len(_TELLING)) if all(_distinct(some) for some in _split(runs, n).values()))
+        needed[_family(key)] = max(needed.get(_family(key), 0), next(fits))
+    return needed
+
+
+def _split(runs: list[Seeded], name: int) -> dict[str, list[Seeded]]:
+    split: dict[str, list[Seeded]] = {}
+    for seeded in runs:
+        split.setdefault(_TELLING[name](seeded), []).append(seeded)
+    return split
+
+
+_TELLING: tuple[Callable[[Seeded], str], ...] = (
+    lambda seeded: "",
+    lambda seeded: seeded.run.label,
+    lambda seeded: seeded.run.fingerprint,
+    lambda seeded: str(seeded.path.parent.parent),
+    lambda seeded: str(seeded.path),
+)
 
 
 def _distinct(runs: list[Seeded]) -> bool:

@@ -85,8 +85,9 @@ def main() -> None:
     by_name = pairs.contrast_kinds(options.data, writer.vocabulary)
     places = {name: neighbours.Batches(kind) for name, kind in by_name.items()}
     network = model.restore(marks, model.start(options.work, "widen")["model"])
-    optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = Stage(network, mark_id(marks, END_OF_TEXT), crew.Crew(options.workers))
+    workers = crew.Crew(options.workers)
+    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
+    stage = Stage(network, mark_id(marks, END_OF_TEXT), workers)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 

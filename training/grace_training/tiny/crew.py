@@ -31,6 +31,7 @@ class Crew:
         # Compiled code bakes in the number of threads it was compiled for.
         torch._inductor.config.cpp.threads = 1
         torch.set_num_threads(1)
+        self.size = size
         self._pool = ThreadPoolExecutor(size, initializer=lambda: torch.set_num_threads(1))
 
     def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:

@@ -3,10 +3,12 @@
 `python -m grace_training.tiny.finetune --minutes 25` starts from the weights of `contrast.py`, or of the newest stage
 before it that was run. A step is one of three:
 
-- a batch of pairs: cross-entropy of both sides' rationales, plus InfoNCE of their vectors, once as `reason` (text and
+- a batch of pairs: the loss of both sides' rationales, plus InfoNCE of their vectors, once as `reason` (text and
   rationale) and once as `direct` (text alone). A causal model gives both in one forward pass.
-- a batch of longer texts with the best targets: cross-entropy alone.
+- a batch of longer texts with the best targets: the loss of their rationales alone.
 - a batch of the pretraining corpus, so that the language model stays one.
+
+The loss of a rationale is cross-entropy, plus `unlikelihood` of what it wrote before: small models fall into loops.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,8 +31,8 @@ from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 PAIRS = 24  # B, pairs of a batch
 PART_ROWS = 8  # rows a worker takes at once
 SENTENCE, PASSAGE, LONG = 128, 192, 592  # longest rows of each sort, in tokens
-LONG_ROWS, LONG_PART = 8, 2
-TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 2, 1, model.CONTEXT
+LONG_ROWS, LONG_PART = 16, 2
+TEXT_ROWS, TEXT_PART, TEXT_LENGTH = 4, 1, model.CONTEXT
 SHARE_PAIRS, SHARE_LONG = 0.62, 0.25  # of the steps; the rest is plain text
 TEMPERATURE = 0.05
 STARTS = ("contrast", "widen", "pretrain")  # stages that it may start from, the newest first
@@ -52,7 +54,7 @@ class Rows:
 
     `reason` and `direct` [B, T] mark the pooled positions, as in serving: text, template suffix and rationale without
     its last token; or the text alone. `positions` [N] are the flat places whose next token is part of a rationale,
-    `next_ids` [N] those tokens.
+    `next_ids` [N] those tokens, `lengths` [B] how many each row has of them.
     """
 
     ids: Tensor
@@ -60,11 +62,12 @@ class Rows:
     direct: Tensor
     positions: Tensor
     next_ids: Tensor
+    lengths: list[int]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What came of some rows: their mean cross-entropy and both unit vectors [B, H], with their graph."""
+    """What came of some rows: the mean loss of their tokens and both unit vectors [B, H], with their graph."""
 
     loss: Tensor
     reason: Tensor
@@ -95,7 +98,8 @@ def pad(rows: Sequence[Row], padding: int) -> Rows:
         direct[i, row.text_from : row.text_to] = 1
         positions += range(i * length + row.written_from - 1, i * length + end - 1)
         next_ids += row.ids[row.written_from :]
-    return Rows(ids, reason, direct, torch.tensor(positions), torch.tensor(next_ids))
+    lengths = [len(row.ids) - row.written_from for row in rows]
+    return Rows(ids, reason, direct, torch.tensor(positions), torch.tensor(next_ids), lengths)
 
 
 def pool(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -113,6 +117,41 @@ def info_nce(first: Tensor, second: Tensor, clash: Tensor) -> Tensor:
     return (F.cross_entropy(scores, labels) + F.cross_entropy(scores[:, : len(first)].T, labels)) / 2
 
 
+def earlier(next_ids: Tensor, lengths: Sequence[int]) -> Tensor:
+    """[N, max(lengths)] tokens of the same rationale before each of `next_ids` [N], filled up with -1."""
+    filled = torch.full((len(next_ids), max(lengths)), -1)
+    start = 0
+    for length in lengths:
+        rows = slice(start, start + length)
+        before = torch.ones(length, length).tril(-1) > 0
+        filled[rows, :length] = next_ids[rows].expand(length, length).where(before, torch.tensor(-1))
+        start += length
+    return filled
+
+
+def unlikelihood(logits: Tensor, next_ids: Tensor, lengths: Sequence[int]) -> Tensor:
+    """() what the logits [N, V] give to tokens that the rationale already has and that do not come next.
+
+    Mean over N of -sum log(1 - p) over those tokens (Welleck et al. 2020, equation 5); what came twice counts twice.
+    """
+    before = earlier(next_ids, lengths)
+    repeated = (before >= 0) & (before != next_ids[:, None])
+    chances = logits.softmax(dim=-1).gather(1, before.clamp(min=0))
+    return -(torch.log1p(-chances.clamp(max=1 - 1e-6)) * repeated).sum() / len(next_ids)
+
+
+def drift(hidden: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
+    """() how far means of states [B, T, H] are from a teacher's: squared distance as a share of the teacher's square.
+
+    Both over the places [B, T] where the mask is 1. The word part is left out: it is large, and not trained.
+    """
+    means, wanted = (
+        torch.einsum("bth,bt->bh", states[..., : model.NARROW.hidden].float(), mask) / mask.sum(dim=1, keepdim=True)
+        for states in (hidden, taught)
+    )
+    return ((means - wanted).square().sum(dim=1) / wanted.square().sum(dim=1)).mean()
+
+
 class Stage:
     """The gradients of the three kinds of step, on one network; the parts of a batch go to the crew."""
 
@@ -124,12 +163,14 @@ class Stage:
         workers: crew.Crew,
         *,
         contrastive_weight: float = 1.0,  # of the vectors' loss against the rationales'
+        teacher: Qwen2ForCausalLM | None = None,  # whose vectors of the text alone `rationale_step` keeps
     ) -> None:
         self._network = network
         self._writer = writer
         self._padding = padding
         self._workers = workers
         self._contrastive_weight = contrastive_weight
+        self._teacher = teacher
         self._parameters = list(network.parameters())
 
     def pair_step(self, kind: Kind, rng: np.random.Generator) -> tuple[float, float]:
@@ -166,11 +207,11 @@ class Stage:
         crew.set_gradients(self._parameters, gradients)
         return written, contrast
 
-    def long_step(self, by_name: dict[str, Kind], rng: np.random.Generator) -> float:
-        """Set the gradients of rationales for long texts; returns their loss."""
-        encoded = [encode(pairs.summaries(by_name, rng), LONG, self._writer) for _ in range(LONG_ROWS)]
+    def rationale_step(self, examples: Sequence[Example]) -> float:
+        """Set the gradients of rationales alone, for texts of any length; returns their loss."""
+        encoded = [encode(example, LONG, self._writer) for example in examples]
         encoded.sort(key=lambda row: -len(row.ids))
-        groups = [encoded[i : i + LONG_PART] for i in range(0, LONG_ROWS, LONG_PART)]
+        groups = [encoded[i : i + LONG_PART] for i in range(0, len(encoded), LONG_PART)]
         return self._plain_step([partial(self._rationale_loss, pad(group, self._padding)) for group in groups])
 
     def text_step(self, tokens: NDArray[np.uint16], rng: np.random.Generator) -> float:
@@ -195,7 +236,7 @@ class Stage:
 
     def _forward(self, rows: Rows) -> Part:
         hidden = self._states(rows.ids)
-        loss = self._next_token_loss(hidden.flatten(0, 1)[rows.positions], rows.next_ids)
+        loss = self._writing_loss(hidden, rows)
         return Part(loss, pool(hidden, rows.reason), pool(hidden, rows.direct))
 
     def _backward(self, part: Part, weight: float, reason: Tensor, direct: Tensor) -> crew.Gradients:
@@ -203,15 +244,26 @@ class Stage:
         return torch.autograd.grad(outputs, self._parameters, [torch.tensor(weight), reason, direct])
 
     def _rationale_loss(self, rows: Rows) -> Tensor:
-        return self._next_token_loss(self._states(rows.ids).flatten(0, 1)[rows.positions], rows.next_ids)
+        hidden = self._states(rows.ids)
+        loss = self._writing_loss(hidden, rows)
+        if self._teacher is None:
+            return loss
+        length = int(rows.direct.any(dim=0).nonzero().max()) + 1  # what follows the text is no part of the vector
+        with torch.no_grad(), crew.fast_products():
+            taught = model.states(self._teacher, rows.ids[:, :length])
+        return loss + drift(hidden[:, :length], taught, rows.direct[:, :length])
+
+    def _writing_loss(self, hidden: Tensor, rows: Rows) -> Tensor:
+        logits = self._logits(hidden.flatten(0, 1)[rows.positions])
+        return F.cross_entropy(logits, rows.next_ids) + unlikelihood(logits, rows.next_ids, rows.lengths)
 
     def _text_loss(self, rows: Tensor) -> Tensor:
-        return self._next_token_loss(self._states(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        return F.cross_entropy(self._logits(self._states(rows[:, :-1]).flatten(0, 1)), rows[:, 1:].flatten())
 
-    def _next_token_loss(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor) -> Tensor:
         with crew.fast_products():
             logits = F.linear(hidden, self._network.get_output_embeddings().weight)
-        return F.cross_entropy(logits.float(), next_ids)
+        return logits.float()
 
 
 def main() -> None:
@@ -226,8 +278,8 @@ def main() -> None:
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
     network = model.restore(marks, model.start(options.work, *STARTS)["model"])
-    optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
     workers = crew.Crew(options.workers)
+    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
     stage = Stage(network, writer, padding, workers, contrastive_weight=options.contrastive_weight)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
@@ -240,7 +292,7 @@ def main() -> None:
             written, contrast = stage.pair_step(by_name[name], rng)
             losses = {"rationale": written, f"contrast {name}": contrast}
         elif choice < SHARE_PAIRS + SHARE_LONG:
-            losses = {"long": stage.long_step(by_name, rng)}
+            losses = {"long": stage.rationale_step([pairs.summaries(by_name, rng) for _ in range(LONG_ROWS)])}
         else:
             losses = {"text": stage.text_step(tokens, rng)}
         widen.spare_words(network)

@@ -5,11 +5,12 @@ the update counts alike; its authors report about two thirds of AdamW's tokens f
 """
 
 from collections import defaultdict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from grace_training.tiny.crew import PRODUCTS
+from grace_training.tiny.crew import PRODUCTS, Crew
 
 # Quintic Newton-Schulz coefficients of the Muon paper: fast growth at zero, singular values end in about 0.7 to 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -30,10 +31,13 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Matrices of one shape are stacked, so a step is a few batched products."""
+    """Matrices of one shape are stacked, so a step is a few batched products, of which each worker takes a share."""
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.0) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], workers: Crew, lr: float, momentum: float = 0.95, decay: float = 0.0
+    ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "decay": decay})
+        self._workers = workers
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -49,7 +53,8 @@ class Muon(torch.optim.Optimizer):
                     momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
                     momentum.lerp_(gradients[i], 1 - group["momentum"])
                     gradients[i].lerp_(momentum, group["momentum"])  # Nesterov
-                updates = orthogonalise(gradients)
+                shares = gradients.chunk(self._workers.size)
+                updates = torch.cat(self._workers.run([partial(orthogonalise, share) for share in shares]))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["decay"])
@@ -59,13 +64,13 @@ class Muon(torch.optim.Optimizer):
 class Optimisers:
     """Both optimisers as one, with one learning-rate factor."""
 
-    def __init__(self, model: nn.Module, *, matrix_lr: float, other_lr: float, decay: float) -> None:
+    def __init__(self, model: nn.Module, workers: Crew, *, matrix_lr: float, other_lr: float, decay: float) -> None:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             by_token = "embed" in name or "lm_head" in name  # a row is a token's, most of them unseen in a step
             (matrices if parameter.ndim == 2 and not by_token else others).append(parameter)
-        self._muon = Muon(matrices, lr=matrix_lr, decay=decay)
+        self._muon = Muon(matrices, workers, lr=matrix_lr, decay=decay)
         self._adam = torch.optim.Adam(others, lr=other_lr, betas=(0.9, 0.95), eps=1e-10)
         self._rates = (matrix_lr, other_lr)
 

@@ -29,9 +29,12 @@ class Example:
     title: str | None = None
     says: str | None = None  # a human summary, where there is one
     topic: str | None = None  # the intent of a query, where it is labelled
+    written: Target | None = None  # of all of the text, by a model: learned as it is
 
     def target(self, writer: Writer, most: int) -> Target:
         """The rationale to learn, from the first `most` tokens of the text."""
+        if self.written:
+            return self.written
         seen = writer.visible(self.text, most)
         if self.role == "query":
             return writer.ask(seen, topic=self.topic, says=self.says)

@@ -57,7 +57,7 @@ def main() -> None:
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     reading = Reading(np.load(options.work / "tokens.npy"), options.seed)
     network = model.build(marks, model.NARROW)
-    optimisers = muon.Optimisers(network, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
+    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
 
     @torch.compile(dynamic=False)
     def loss_of(rows: Tensor) -> Tensor:

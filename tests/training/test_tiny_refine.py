@@ -1,0 +1,86 @@
+"""What keeps grace-tiny from writing a thing twice: unlikelihood, and learning from its own best rationales."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grace import Rationale
+from grace_training.tiny import finetune, refine
+from grace_training.tiny.pairs import Example
+from grace_training.tiny.rationales import Target, Vocabulary
+
+TEXT = "Nations trade with each other. The balance of trade is exports less imports, and the level of trade their sum."
+VOCABULARY = Vocabulary([TEXT] + ["the and of in a is to from with each other less their"] * 50)
+
+
+def rationale(thinking: str, understanding: str) -> Rationale:
+    """As a model writes it that ends by itself."""
+    return Rationale(f"<think>{thinking}</think>{understanding}", thinking, understanding, (1, 2), "stop")
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(0, 2**16))
+def test_unlikelihood_is_what_its_definition_says(rows: list[list[int]], seed: int):
+    next_ids = torch.tensor([token for row in rows for token in row])
+    logits = torch.randn(len(next_ids), 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    chances = logits.softmax(dim=-1)
+    expected, place = 0.0, 0
+    for row in rows:
+        for at, token in enumerate(row):
+            for before in row[:at]:
+                if before != token:
+                    expected -= float(torch.log(1 - chances[place, before]))
+            place += 1
+    found = finetune.unlikelihood(logits, next_ids, [len(row) for row in rows])
+    assert float(found) == pytest.approx(expected / len(next_ids), abs=1e-9)
+
+
+def test_learning_makes_a_repeated_token_less_likely_and_the_next_one_no_less():
+    logits = torch.zeros(3, 4, requires_grad=True)
+    finetune.unlikelihood(logits, torch.tensor([0, 1, 2]), [3]).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].abs().sum() == 0  # nothing was written before the first
+    assert (logits.grad[2, :2] > 0).all()  # 0 and 1 were written
+    assert (logits.grad[2, 2:] < 0).all()
+
+
+def test_a_rationale_is_put_right_by_leaving_out():
+    assert refine.put_right("surprising, trade, trade, Trade, exports", TEXT) == "trade, exports"
+    assert refine.put_right("balance of trade, trade, imports, ", TEXT) == "balance of trade, imports"
+    assert refine.put_right("card, children", TEXT) == ""
+
+
+def test_the_best_rationale_has_no_fault_and_names_most():
+    poor = rationale("trade", "Nations trade with each other.")
+    good = rationale("trade, balance, trade, trade, trade, exports", "The balance of trade is exports less imports.")
+    invented = rationale("trade, balance, exports, imports", "Dolphins swim under the golden bridge.")
+    stuttering = rationale("trade, balance, exports, imports", "The balance of trade trade.")
+    cut_off = Rationale("<think>trade", "trade", "", (1,), "length")
+    chosen = refine.best([poor, good, invented, stuttering, cut_off], TEXT, VOCABULARY)
+    assert chosen == Target("trade, balance, exports", "The balance of trade is exports less imports.")
+    assert refine.best([invented, stuttering, cut_off], TEXT, VOCABULARY) is None
+
+
+def test_own_rationales_are_kept_as_they_were_chosen(tmp_path: Path):
+    examples = [Example("document", TEXT, title="Trade \u2603", written=Target("trade, exports", "Nations trade."))]
+    refine.save(tmp_path / "own.jsonl", examples)
+    assert refine.load(tmp_path / "own.jsonl") == examples
+
+
+def test_drift_is_the_share_of_the_squared_length_by_which_the_means_moved():
+    taught = torch.zeros(1, 3, 384)
+    taught[..., 0] = 2.0
+    mask = torch.tensor([[1.0, 1.0, 0.0]])
+    moved = taught.clone()
+    moved[0, :2, 1] = 1.0  # a quarter of the square
+    moved[0, 2] = 100.0  # outside of the mask
+    moved[..., 300] = 50.0  # the word part, which is not trained
+    assert float(finetune.drift(moved, taught, mask)) == pytest.approx(0.25)
+    assert float(finetune.drift(taught, taught, mask)) == 0
+
+
+def test_weights_are_averaged_one_by_one():
+    one, two = {"a": torch.tensor([1.0, 3.0])}, {"a": torch.tensor([3.0, 3.0])}
+    assert torch.equal(refine.average(one, two)["a"], torch.tensor([2.0, 3.0]))
