@@ -59,7 +59,7 @@ generate: .venv/installed
 lock: .venv/installed
 	$(BIN)/python scripts/lock.py
 
-# Every stage goes on where it was stopped. Minutes are step time: about three hours in all on two idle cores.
+# Every stage goes on where it was stopped. Minutes are step time: about four hours in all on two idle cores.
 DATA ?= ../shared/data
 tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
@@ -68,8 +68,8 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.words --data $(DATA) --minutes 15
 	$(BIN)/python -m grace_training.tiny.widen
 	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) --minutes 30
-	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 40
-	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) --minutes 15
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 40 --matrix-lr 0.006 --other-lr 0.0012
+	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) --minutes 28
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

@@ -28,7 +28,7 @@ from grace_training.tiny import (
     pairs,
 )
 from grace_training.tiny.pairs import Example, Kind, Pair
-from grace_training.tiny.rationales import INSTRUCTIONS, LONGEST, Vocabulary, Writer, first_sentence
+from grace_training.tiny.rationales import INSTRUCTIONS, LONGEST, Target, Vocabulary, Writer, first_sentence
 from grace_training.tiny.tokenizer import SPECIAL, THINK, THINK_END, TURN_END, TURN_START, plain
 
 FOLDER = Path(__file__).parents[2] / export.FOLDER
@@ -95,7 +95,7 @@ def test_a_rationale_target_is_well_formed_and_short(writer: Writer, marks: Toke
     examples += [Example("query", "Do plants need light to make sugar from water and carbon dioxide?")]
     examples += [Example("query", "I still have not received my new card.", topic="card arrival")]
     for example in examples:
-        ids = writer.target_ids(example.target(writer, 400))
+        ids = writer.target_ids(example.target(writer, 400), example.text)
         assert 14 <= len(ids) <= LONGEST
         assert [ids.count(marks.token_to_id(mark)) for mark in (THINK, THINK_END, TURN_END)] == [1, 1, 1]
         assert ids[0] == marks.token_to_id(THINK)
@@ -142,6 +142,19 @@ def test_rows_pool_what_serving_pools(writer: Writer):
     assert rows.reason[0, len(prefix) - 1] == 0
     assert rows.reason[0, len(prefix)] == 1
     assert torch.equal(rows.ids[0][rows.positions + 1], rows.next_ids)
+
+
+def test_a_rationale_opens_with_the_tokens_that_the_text_has(writer: Writer):
+    text = "In winter the harbour froze, and the harbour stayed shut."
+    for term in ("harbour", "winter", "In winter"):
+        opened = writer.target_ids(Target(f"{term}, shut", "It froze."), text)[1:]
+        blank = "" if text.startswith(term) else " "
+        copied = writer.text_ids(blank + term, 10)
+        assert opened[: len(copied)] == copied
+        assert any(writer.text_ids(text, 99)[i : i + len(copied)] == copied for i in range(20))
+    assert writer.target_ids(Target("card arrival, shut", "It froze."), text)[1:][:2] == writer.text_ids(
+        "card arrival", 2
+    )
 
 
 def test_the_terms_of_a_rationale_come_in_the_order_of_the_text(writer: Writer):

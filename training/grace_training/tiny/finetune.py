@@ -79,7 +79,7 @@ def encode(example: Example, longest: int, writer: Writer) -> Row:
     prefix, suffix = writer.prefixes[example.role], writer.suffix
     most = longest - len(prefix) - len(suffix) - LONGEST
     text = writer.text_ids(example.text, most)
-    target = writer.target_ids(example.target(writer, most))
+    target = writer.target_ids(example.target(writer, most), example.text)
     start = len(prefix) + len(text)
     return Row([*prefix, *text, *suffix, *target], len(prefix), start, start + len(suffix))
 

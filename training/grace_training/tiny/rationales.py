@@ -140,11 +140,17 @@ class Writer:
         encoding = self._plain.encode(text, add_special_tokens=False)
         return text if len(encoding.ids) <= most else text[: encoding.offsets[most - 1][1]]
 
-    def target_ids(self, target: Target) -> list[int]:
-        """The assistant's turn: think mark, thinking, its closing, understanding, end of turn."""
+    def target_ids(self, target: Target, text: str) -> list[int]:
+        """The assistant's turn: think mark, thinking, its closing, understanding, end of turn.
+
+        A blank before the first term where the text has one: the same word without it is other tokens, and a small
+        model copies tokens.
+        """
+        at = text.find(target.thinking.split(", ")[0])
+        blank = " " if at > 0 and text[at - 1] == " " else ""
         return [
             mark_id(self._marks, THINK),
-            *self.text_ids(target.thinking, LONGEST),
+            *self.text_ids(blank + target.thinking, LONGEST),
             mark_id(self._marks, THINK_END),
             *self.text_ids(target.understanding, LONGEST),
             mark_id(self._marks, TURN_END),
@@ -224,7 +230,8 @@ def main() -> None:
     for example in pairs.sample(options.data, 45):
         target = example.target(writer, 200)
         logging.info("%s | %s", example.role, example.text[:160].replace("\n", " / "))
-        logging.info("    %d | %s | %s", len(writer.target_ids(target)), target.thinking, target.understanding)
+        tokens = len(writer.target_ids(target, example.text))
+        logging.info("    %d | %s | %s", tokens, target.thinking, target.understanding)
 
 
 if __name__ == "__main__":

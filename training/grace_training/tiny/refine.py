@@ -1,6 +1,6 @@
 """After `finetune.py`: the model learns from its own rationales, the best of several, put right.
 
-`python -m grace_training.tiny.refine --minutes 15` lets the model write some rationales for each of a few thousand
+`python -m grace_training.tiny.refine --minutes 28` lets the model write some rationales for each of a few thousand
 training texts, greedy and sampled, takes out what no reader wants (a term twice, a term that the text does not have),
 keeps the best, and trains on those: rejection sampling, as RAFT (Dong et al. 2023). Built targets show a model only
 beginnings that have no fault; this is where it learns to go on after its own.
@@ -115,7 +115,7 @@ def own(folder: Path, examples: Sequence[Example], writer: Writer) -> list[Examp
                 target = best([one.rationale for one in answers if one.rationale], text, writer.vocabulary)
                 if target and example.says:
                     target = replace(target, understanding=example.target(writer, most).understanding)
-                if target and len(writer.target_ids(target)) <= LONGEST:
+                if target and len(writer.target_ids(target, text)) <= LONGEST:
                     kept.append(replace(example, text=text, written=target))
     return kept
 
@@ -150,7 +150,7 @@ def built(by_name: dict[str, Kind], count: int, rng: np.random.Generator) -> lis
 
 def main() -> None:
     """Write, choose and train, or go on training."""
-    parser = loop.parser(__doc__, minutes=15.0, rates=(0.003, 0.0006))
+    parser = loop.parser(__doc__, minutes=28.0, rates=(0.003, 0.0006))
     parser.add_argument("--texts", type=int, default=2500, help="training texts to write rationales for")
     options = loop.begin(parser)
 
