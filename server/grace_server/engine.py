@@ -51,6 +51,7 @@ def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) 
                     metrics=settings.engine_metrics,
                     model_label=served_name(settings),
                     silence_s=settings.engine_timeout_s,
+                    niceness=settings.engine_niceness,
                     extra=settings.engine_args,
                 ),
             )

@@ -116,6 +116,12 @@ async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
         assert not running.engine.is_running() or running.engine.status() == psutil.STATUS_ZOMBIE
 
 
+async def test_on_a_cpu_requests_are_read_before_the_engine_runs(run: Run) -> None:
+    async with run(engine_niceness=3) as running:
+        threads = {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in running.engine.threads()}
+        assert threads == {os.getpriority(os.PRIO_PROCESS, 0) + 3}
+
+
 @pytest.mark.slow
 async def test_the_engine_goes_with_a_service_that_was_killed(talkative: Path, tmp_path: Path) -> None:
     """While it writes, and would go on for seconds."""
