@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     queue_timeout_s: float = Field(60.0, gt=0, description="how long a text may wait before it is refused with 429")
     generate_timeout_s: float = Field(600.0, gt=0, description="how long the engine may take for one text")
     engine_timeout_s: float = Field(300.0, gt=0, description="vLLM: how long a step may take before the engine hangs")
-    engine_niceness: int = Field(10, ge=0, le=19, description="vLLM on a CPU: above 0, requests are read before it runs")
+    engine_niceness: int = Field(10, ge=0, le=19, description="vLLM on a CPU: above 0, requests are read before a step")
 
     # Stopping
     drain_timeout_s: float = Field(30.0, ge=0, description="how long running requests may finish after SIGTERM")
