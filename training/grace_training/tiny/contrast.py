@@ -96,9 +96,7 @@ def main() -> None:
         name = str(rng.choice(names, p=shares / shares.sum()))
         firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS, rng), rng)
         written, contrast = stage.step([encode(example, writer, rng) for example in (*firsts, *seconds)], clash)
-        widen.spare_words(network)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimisers.step(model.trapezoid(progress, warm_up=0.03, decay_from=0.5))
+        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.03, decay_from=0.5))
         return {"text": written, name: contrast}
 
     network.train()

@@ -295,9 +295,7 @@ def main() -> None:
             losses = {"long": stage.rationale_step([pairs.summaries(by_name, rng) for _ in range(LONG_ROWS)])}
         else:
             losses = {"text": stage.text_step(tokens, rng)}
-        widen.spare_words(network)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimisers.step(model.trapezoid(progress, warm_up=0.03, decay_from=0.3))
+        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.03, decay_from=0.3))
         return losses
 
     network.train()

@@ -5,9 +5,9 @@ training texts, greedy and sampled, takes out what no reader wants (a term twice
 keeps the best, and trains on those: rejection sampling, as RAFT (Dong et al. 2023). Built targets show a model only
 beginnings that have no fault; this is where it learns to go on after its own.
 
-`finetune.py` sees the same pairs many times, and its vectors get worse for other texts (STSBenchmark dev 81.0 to 78.3,
-800 pairs). So this stage starts half-way between its weights and those of the stage that learned vectors last, and that
-stage's vectors of texts alone are the teacher of its own.
+`finetune.py` sees the same pairs many times, and its vectors get worse for other texts. So this stage starts half-way
+between its weights and those of the stage that learned vectors last, and that stage's vectors of texts alone are the
+teacher of its own.
 """
 
 import itertools
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 
 from grace import Grace, Rationale
@@ -183,9 +182,7 @@ def main() -> None:
             places = rng.choice(len(examples), size=OWN_ROWS)
             rows = [*(examples[int(place)] for place in places), *built(by_name, BUILT_ROWS, rng)]
             losses = {"rationale": stage.rationale_step(rows)}
-        widen.spare_words(network)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimisers.step(model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
+        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
         return losses
 
     network.train()

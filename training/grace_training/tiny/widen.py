@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from grace_training.tiny import model
 from grace_training.tiny.model import NARROW, WIDE
+from grace_training.tiny.muon import Optimisers
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,13 @@ def spare_words(network: nn.Module) -> None:
             parameter.grad[:, NARROW.hidden :] = 0
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
             parameter.grad[NARROW.hidden :] = 0
+
+
+def update(network: nn.Module, optimisers: Optimisers, factor: float) -> None:
+    """One update from the gradients, at most of norm one, which leaves the word vectors as they are."""
+    spare_words(network)
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimisers.step(factor)
 
 
 def _larger(name: str, weight: Tensor, W: int) -> Tensor:
