@@ -7,8 +7,7 @@ index. Latency counts from the moment a request was due: a client that lags woul
 client's share of a core stands beside the figures.
 
 Capacity is what a closed loop of as many callers as the engine has places gets answered a second. The bundled model,
-the service's own settings but for two: `max_running_requests` (one step) and `queue_timeout_s` (2 s), as
-someone who promises an answer within 5 s would set them.
+the service's own settings but for two: `max_running_requests` (one step) and `deadline_s` (5 s).
 
 Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of what a lower rate had reached; refusals
 come within 50 ms and say `Retry-After`; who was let in is answered in time; memory does not grow.
@@ -35,7 +34,7 @@ from bench._server import Server, served
 from bench._shared import arguments, report
 from bench._traffic import INDEX, Ask, Traffic
 
-SETTINGS = {"max_num_seqs": 64, "max_running_requests": 64, "queue_timeout_s": 2}
+SETTINGS = {"max_num_seqs": 64, "max_running_requests": 64, "deadline_s": 5}
 DEADLINE_S = 5.0
 FACTORS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 10.0)
 INDEXED = 500
@@ -97,7 +96,10 @@ async def prepare(server: Server, client: Client, traffic: Traffic) -> None:
 
 
 async def closed_loop(client: Client, traffic: Traffic, seconds: float) -> float:
-    """Answers a second to as many callers as the engine has places; the first third warms up."""
+    """Answers a second to as many callers as the engine has places; the first third warms up.
+
+    Who is sent away waits for as long as he is told.
+    """
     answered, end = 0, time.perf_counter() + seconds
     counted_from = time.perf_counter() + seconds / 3
 
@@ -106,6 +108,7 @@ async def closed_loop(client: Client, traffic: Traffic, seconds: float) -> float
         while time.perf_counter() < end:
             reply = await client.send(traffic.next().data)
             answered += reply.status == 200 and counted_from < time.perf_counter() < end
+            await asyncio.sleep(float(reply.headers.get(b"retry-after", b"0")))
 
     await asyncio.gather(*(caller() for _ in range(SETTINGS["max_num_seqs"])))
     return answered / (end - counted_from)

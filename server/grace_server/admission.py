@@ -20,6 +20,8 @@ from grace_server.stop import Item, Stop, in_background, items_of
 _LONGEST_RETRY_S = 60
 _BACKGROUND_SHARE = 0.5  # of the places and their tokens that background work may take
 _CERTAIN = 0.8  # of queue_timeout_s: who would wait longer, as far as can be told, is refused at once
+_PROMISED = 0.4  # of deadline_s: the rest is for what cannot be told, as rationales that come out long
+_PRESSED_S = 1.0  # an engine counts as having all it can take for so long after it had
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Limits:
     queued_tokens: int
     queue_timeout_s: float
     generate_timeout_s: float
+    deadline_s: float | None = None
     background_requests: int | None = None  # of those running; None: half of them
 
 
@@ -46,7 +49,9 @@ class _Inside:
 class Admission:
     """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few.
 
-    Who would wait in vain is refused at once: at the pace of late, his place would come after `queue_timeout_s`.
+    Who would wait in vain is refused at once: at the pace of late, his place would come after `queue_timeout_s`, or his
+    answer after `deadline_s`. The answer takes as long as all that is inside and ahead of him (Little's law), so a
+    service that slows down takes fewer in, however many places it has.
 
     But background work waits until no one else does, and takes half of the places at most: a search that comes while a
     million documents are being embedded finds a place.
@@ -71,6 +76,7 @@ class Admission:
         self._inside: set[asyncio.Timeout] = set()
         self._finished_at: deque[float] = deque(maxlen=128)
         self._pace = Pace()
+        self._refused_at = self._pressed_at = -math.inf
         self._down = False
 
     async def represent(self, job: Job) -> Representation:
@@ -115,6 +121,7 @@ class Admission:
             or self._running_tokens + self._queued_tokens + sum(tokens) > total
         ):
             raise self._overloaded()
+        self._promise(sum(tokens), len(jobs))
 
     @asynccontextmanager
     async def reserve(self, tokens: int) -> AsyncIterator[None]:
@@ -122,7 +129,7 @@ class Admission:
 
         Raises:
             TooLarge: it would never fit.
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or the answer would come too late.
             QueueTimeout: no place became free in time.
         """
         background = in_background.get()
@@ -151,6 +158,7 @@ class Admission:
         if self._down:
             raise _down()
         self._refuse_what_never_fits(tokens)
+        self._promise(tokens)
         ahead = self._queued if background else len(self._waiting)
         if not ahead and self._has_room(tokens, background):
             self._take(tokens, background)
@@ -172,7 +180,7 @@ class Admission:
         begin = self._clock()
         if not background:
             self._ahead_tokens += tokens
-            self._pace.begin(begin)
+            self._press()
         try:
             async with asyncio.timeout(self._limits.queue_timeout_s):
                 await ticket
@@ -209,9 +217,16 @@ class Admission:
                 self._forget(queue, ticket)
             if queue:
                 break
-        if not self._waiting:
+        if self._waiting:
+            self._press()
+        elif not self._running or self._clock() - self._pressed_at > _PRESSED_S:
             self._pace.end()
         self._show()
+
+    @property
+    def refusing(self) -> bool:
+        """Whether texts are being refused because their answers would come too late."""
+        return self._clock() - self._refused_at < _PRESSED_S
 
     @property
     def _queued(self) -> int:
@@ -241,7 +256,14 @@ class Admission:
         self._running_tokens += tokens
         self._background += background
         self._background_tokens += tokens * background
+        if self._running >= self._engines() * self._limits.running_requests:
+            self._press()
         self._show()
+
+    def _press(self) -> None:
+        """The engine has all it can take: what it does now is its pace."""
+        self._pressed_at = self._clock()
+        self._pace.begin(self._pressed_at, self._running_tokens)
 
     def _give_back(self, tokens: int, background: bool) -> None:
         self._running -= 1
@@ -261,10 +283,39 @@ class Admission:
         """Seconds until a text that comes now would be let in; 0 as long as it is not known."""
         return self._pace.seconds_for(self._ahead_tokens)
 
-    def _overloaded(self) -> Overloaded:
+    def _promise(self, tokens: int, texts: int = 1) -> None:
+        """Refuse what would be answered after `deadline_s`, as far as can be told; who comes alone is let in."""
+        deadline = self._limits.deadline_s
+        if deadline is None or in_background.get():
+            return
+        most = _PROMISED * deadline
+        if texts > 1 and (alone := self._pace.seconds_for(tokens)) > most:
+            raise TooLarge(
+                f"{texts} texts in one request are expected to take {alone:.1f} s by themselves; for deadline_s "
+                f"{deadline:g} no more is let in than takes {most:g} s",
+                param="input",
+            )
+        if not self._running and not self._waiting:
+            return
+        expected = self._pace.seconds_for(self._running_tokens + self._ahead_tokens + tokens)
+        if expected > most:
+            why = (
+                f"an answer is expected after {expected:.1f} s; for deadline_s {deadline:g} no more is let in than "
+                f"takes {most:g} s"
+            )
+        elif not expected and not self._has_room(tokens, False):
+            why = "all places are taken, and how long one would take to become free is not known yet"
+        else:
+            return
+        self._refused_at = self._clock()
+        self._press()
+        raise self._overloaded(why)
+
+    def _overloaded(self, why: str = "") -> Overloaded:
         self._metrics.rejections.labels("queue_full").inc()
         return Overloaded(
-            f"the queue is full: {self._queued} texts with {self._queued_tokens} tokens are waiting"
+            why
+            or f"the queue is full: {self._queued} texts with {self._queued_tokens} tokens are waiting"
             + (f", which takes about {wait:.1f} s" if (wait := self._wait_expected()) else ""),
             retry_after=self._retry_after(),
         )

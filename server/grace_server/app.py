@@ -102,8 +102,9 @@ def create_app(
     # The last one added is the first one met.
     app.add_middleware(Departure)
     app.add_middleware(Body, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, metrics=metrics)
-    crowd = max(_CROWD, settings.max_running_requests)
-    app.add_middleware(Gate, life=life, lag=lag, crowd=crowd, always_open=_always_open, metrics=metrics)
+    app.add_middleware(
+        Gate, life=life, lag=lag, crowded=lambda: _crowded(app), always_open=_always_open, metrics=metrics
+    )
     app.add_middleware(Auth, keys=settings.api_keys, open_paths=_OPEN_WITHOUT_KEY, metrics=metrics)
     if tracing is not None:
         app.add_middleware(Trace, tracing=tracing, silent=_SILENT)
@@ -190,9 +191,19 @@ def _limits(settings: Settings) -> Limits:
         queued_tokens=settings.max_queued_tokens,
         queue_timeout_s=settings.queue_timeout_s,
         generate_timeout_s=settings.generate_timeout_s,
+        deadline_s=settings.deadline_s,
         # Inside the engine nobody overtakes: it never holds more than half a step, or one text, of background work.
         background_requests=max(1, settings.max_num_seqs // 2) if settings.engine == "vllm" else 1,
     )
+
+
+def _crowded(app: FastAPI) -> bool:
+    """Whether there are more requests than the engine can take, so that some may be refused for the others' sake."""
+    house: House | None = getattr(app.state, "house", None)
+    if house is not None and house.admission.refusing:
+        return True
+    crowd = max(_CROWD, app.state.settings.max_running_requests)
+    return bool(app.state.life.count >= crowd)
 
 
 def _always_open(path: str) -> bool:

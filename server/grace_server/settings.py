@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(4096, ge=0, description="texts that wait; one more is refused with 429")
     max_queued_tokens: int = Field(8_388_608, ge=0, description="their tokens; more are refused with 429")
     queue_timeout_s: float = Field(60.0, gt=0, description="how long a text may wait before it is refused with 429")
+    deadline_s: float | None = Field(
+        None, gt=0, description="what would be answered later, as far as can be told, is refused at once with 429"
+    )
     generate_timeout_s: float = Field(600.0, gt=0, description="how long the engine may take for one text")
     engine_timeout_s: float = Field(300.0, gt=0, description="vLLM: how long a step may take before the engine hangs")
     engine_niceness: int = Field(10, ge=0, le=19, description="vLLM on a CPU: above 0, requests are read before a step")

@@ -59,9 +59,9 @@ async def test_it_sees_a_loop_that_is_kept_busy() -> None:
         await following
 
 
-@pytest.mark.parametrize(("crowd", "late_s", "status"), [(0, 0.2, 429), (1, 0.2, 200), (0, 0.0, 200)])
+@pytest.mark.parametrize(("crowded", "late_s", "status"), [(True, 0.2, 429), (False, 0.2, 200), (True, 0.0, 200)])
 async def test_a_refused_request_is_not_read_and_says_when_to_come_again(
-    crowd: int, late_s: float, status: int
+    crowded: bool, late_s: float, status: int
 ) -> None:
     read = False
     app = FastAPI()
@@ -80,7 +80,14 @@ async def test_a_refused_request_is_not_read_and_says_when_to_come_again(
     life = Life(metrics)
     life.ready(lambda: False)
     lag = noted(*[late_s] * 400)
-    gate = Gate(app, life=life, lag=lag, crowd=crowd, always_open=lambda path: path == "/readyz", metrics=metrics)
+    gate = Gate(
+        app,
+        life=life,
+        lag=lag,
+        crowded=lambda: crowded,
+        always_open=lambda path: path == "/readyz",
+        metrics=metrics,
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://test") as client:
         reply = await client.post("/embed", json={"input": "x"})
         assert reply.status_code == status

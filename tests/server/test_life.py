@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -195,3 +196,19 @@ async def test_texts_are_logged_only_when_switched_on(
     logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
     assert ("Zanzibar" in logged) == log_texts
     assert (reply["data"][0]["rationale"]["understanding"] in logged) == log_texts
+
+
+async def test_what_is_loaded_at_the_start_is_out_of_the_garbage_collectors_way(tmp_path: Path) -> None:
+    """Else each of its full rounds stops the event loop for half a second."""
+    model = make_model(tmp_path / "model", config=CheckpointConfig())
+    settings = Settings(model=str(model), engine="transformers", data_dir=tmp_path / "data", port=0)
+    frozen = gc.get_freeze_count()
+    app = create_app(settings)
+    serving = asyncio.create_task(cli.serve(app, settings, cli.listen(settings)))
+    try:
+        await until(lambda: gc.get_freeze_count() > frozen + 50_000)
+        assert app.state.life.phase == "ready"
+    finally:
+        gc.unfreeze()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await serving == 0

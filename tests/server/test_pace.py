@@ -10,8 +10,10 @@ from statistics import median
 import pytest
 
 from grace.prompt import Prompter
-from grace_server.errors import Overloaded, QueueTimeout
+from grace_server.admission import Admission
+from grace_server.errors import Overloaded, QueueTimeout, TooLarge
 from grace_server.pace import Pace
+from tests.server.conftest import until
 from tests.server.test_admission import WIDE, all_released, make
 
 
@@ -52,6 +54,16 @@ def test_nothing_is_claimed_without_evidence():
     assert pace.seconds_for(1000) == 0
 
 
+def test_a_burst_into_an_idle_engine_claims_nothing_until_it_is_done() -> None:
+    pace = Pace()
+    pace.begin(0.0, inside=4 * 50)
+    for step in range(3):
+        pace.finish(50, 2.0 + 0.01 * step)
+        assert pace.seconds_for(1000) == 0
+    pace.finish(50, 2.03)
+    assert pace.seconds_for(1000) == pytest.approx(1000 * 2.03 / 200, rel=0.05)
+
+
 async def test_who_would_wait_in_vain_is_refused_at_once_and_who_is_let_in_does_not(prompter: Prompter) -> None:
     """Two texts at a time, 50 ms each, a second of patience: thirty or so of 150 have a place in time."""
     admission, _, metrics = make(prompter, replace(WIDE, queued_requests=1000, queue_timeout_s=1.0))
@@ -79,3 +91,62 @@ async def test_who_would_wait_in_vain_is_refused_at_once_and_who_is_let_in_does_
     assert sum(kind is QueueTimeout for kind, _, _ in found) <= 5
     assert sum(kind is None for kind, _, _ in found) >= 15
     all_released(metrics)
+
+
+async def shows_its_pace(admission: Admission, prompter: Prompter, *, at_once: int) -> None:
+    """As many callers as there are places, for as long as it takes to know what the engine can do."""
+    for step in range(8):
+        await asyncio.gather(*(admission.represent(prompter.job(f"before {step} {i}")) for i in range(at_once)))
+
+
+async def test_who_is_let_in_is_answered_within_the_deadline_and_others_are_refused_at_once(prompter: Prompter) -> None:
+    """Twenty texts a second at most, three seconds of arrivals at five times that: whoever is let in has 1 s."""
+    limits = replace(WIDE, running_requests=4, queued_requests=1000, deadline_s=1.0)
+    admission, _, metrics = make(prompter, limits, seconds=0.2)
+    await shows_its_pace(admission, prompter, at_once=4)
+
+    async def ask(number: int) -> tuple[type[BaseException] | None, float]:
+        begin = time.perf_counter()
+        error = (await asyncio.gather(admission.represent(prompter.job(f"text {number}")), return_exceptions=True))[0]
+        return type(error) if isinstance(error, Exception) else None, time.perf_counter() - begin
+
+    tasks = []
+    for number in range(300):
+        tasks.append(asyncio.create_task(ask(number)))
+        await asyncio.sleep(0.01)
+    found = await asyncio.gather(*tasks)
+    answered = [seconds for kind, seconds in found if kind is None]
+    refused = [seconds for kind, seconds in found if kind is Overloaded]
+    assert len(answered) + len(refused) == 300
+    assert len(answered) >= 40  # of the 60 that the engine can
+    assert max(answered) <= 1.0
+    assert median(refused) < 0.05
+    all_released(metrics)
+
+
+async def test_who_comes_alone_is_let_in_however_slow_the_engine(prompter: Prompter) -> None:
+    limits = replace(WIDE, running_requests=1, deadline_s=0.1)
+    admission, _, _ = make(prompter, limits, seconds=0.3)
+    await shows_its_pace(admission, prompter, at_once=1)
+    with pytest.raises(Overloaded, match="deadline_s"):
+        await asyncio.gather(admission.represent(prompter.job("a")), admission.represent(prompter.job("b")))
+    await until(lambda: not admission._running)
+    await admission.represent(prompter.job("c"))
+
+
+async def test_texts_of_one_request_that_could_not_be_answered_in_time_are_too_many(prompter: Prompter) -> None:
+    limits = replace(WIDE, running_requests=2, queued_requests=1000, deadline_s=1.0)
+    admission, _, _ = make(prompter, limits, seconds=0.1)
+    await shows_its_pace(admission, prompter, at_once=2)
+    admission.check([prompter.job(f"text {i}") for i in range(5)])
+    with pytest.raises(TooLarge, match=r"60 texts in one request .*deadline_s"):
+        admission.check([prompter.job(f"text {i}") for i in range(60)])
+
+
+async def test_as_long_as_the_pace_is_not_known_nobody_waits_whose_answer_is_promised(prompter: Prompter) -> None:
+    limits = replace(WIDE, running_requests=4, queued_requests=1000, deadline_s=1.0)
+    admission, _, _ = make(prompter, limits, seconds=0.2)
+    asked = (admission.represent(prompter.job(f"text {i}")) for i in range(50))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(not isinstance(each, BaseException) for each in found) == 4
+    assert all("not known yet" in str(each) for each in found if isinstance(each, Overloaded))

@@ -27,11 +27,11 @@ class Gate:
         *,
         life: Life,
         lag: Lag,
-        crowd: int,  # requests inside from which on a late event loop means too many of them
+        crowded: Callable[[], bool],  # whether a late event loop means too many requests
         always_open: Callable[[str], bool],
         metrics: Metrics,
     ) -> None:
-        self._app, self._life, self._lag, self._crowd = app, life, lag, crowd
+        self._app, self._life, self._lag, self._crowded = app, life, lag, crowded
         self._always_open, self._metrics = always_open, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +45,7 @@ class Gate:
                 record.error = error.code
             await respond(error, headers={"connection": "close"})(scope, receive, send)
             return
-        if self._life.count >= self._crowd and self._lag.refuses():
+        if self._crowded() and self._lag.refuses():
             refusal = Overloaded("requests come faster than they can be read", retry_after=_RETRY_S)
             self._metrics.rejections.labels(refusal.code).inc()
             if record := logs.current.get():
