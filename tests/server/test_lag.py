@@ -36,6 +36,17 @@ def test_lasting_lateness_is_refused_the_more_the_later_and_forgotten_when_it_is
     assert noted(*[0.2] * 400, *[0.0] * 100).share == 0
 
 
+def test_a_loop_that_computes_most_of_the_time_is_relieved_though_it_is_on_time() -> None:
+    """On a CPU the engine wants the same cores."""
+    shares = []
+    for busy in (0.2, 0.45, 0.9):
+        lag = Lag()
+        for _ in range(400):
+            lag.note(0.001, busy)
+        shares.append(lag.share)
+    assert shares == [0, pytest.approx(0.5, abs=0.01), 1]
+
+
 def test_the_share_is_kept_evenly() -> None:
     lag = noted(*[0.04] * 400)
     refused = [lag.refuses() for _ in range(100)]
