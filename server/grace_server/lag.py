@@ -1,9 +1,9 @@
 """Whether requests come faster than this process can read them: then some are refused unread, at next to no cost.
 
 Admission guards the engine, but to be refused there a request must have been read, checked and tokenised; at ten times
-the capacity that alone fills a core, every refusal waits behind the others, and on a CPU the engine gets less of it. The
-signs are an event loop that runs late, and goes on doing so, and one that is busy most of the time. Pure arithmetic,
-but for `follow`.
+the capacity that alone fills a core, every refusal waits behind the others, and a CPU engine gets less of it. The signs
+are an event loop that runs late, and goes on doing so, and one that is busy much of the time. Pure arithmetic, but for
+`follow`.
 """
 
 from __future__ import annotations
