@@ -32,6 +32,7 @@ from bench._shared import WORDS, arguments, model_100m, ratios, report, with_int
 from bench.one_pass import generate, start_plain, stop
 
 SETTINGS = {"max_inputs": 1024, "max_samples": 1, "max_running_requests": 1024, "max_num_seqs": 64}
+REST_S = 0.3  # idle threads of the arm before spin for a while, and would be counted against the next one
 Arms = dict[str, Callable[[list[str]], Awaitable[Any]]]
 
 
@@ -94,6 +95,7 @@ async def in_turns(arms: Arms, rounds: int, batch: Callable[[int], list[str]]) -
     for number in range(rounds + 1):
         for arm in sorted(arms, reverse=bool(number % 2)):
             asked = batch(number)
+            await asyncio.sleep(REST_S)
             start = time.perf_counter()
             await arms[arm](asked)
             if number:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from grace.checkpoint import Checkpoint
@@ -110,6 +111,14 @@ def create_app(
         app.add_middleware(Trace, tracing=tracing, silent=_SILENT)
     app.add_middleware(AccessLog, metrics=metrics, log_texts=settings.log_texts)
     app.add_middleware(RequestId)
+    if settings.cors_origins:  # outermost: a page must be able to read refusals too, and browsers ask first without a key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
     metrics.expect_routes(sorted(app.openapi()["paths"]))
     return app
 

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         (), description="keys, one of which a request must bear; none: everyone may ask"
     )
 
+    cors_origins: Listed = Field(
+        (), description="origins whose pages may ask from a browser, such as https://app.example.org; * is all"
+    )
+
     audit_key: Path | None = Field(
         None, description="Ed25519 private key (PEM) that signs audit records; see explanations.md"
     )
@@ -137,7 +141,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity logged")
     log_texts: bool = Field(False, description="write input texts and rationales to the log")
 
-    @field_validator("model_aliases", "api_keys", mode="before")
+    @field_validator("model_aliases", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -155,6 +159,14 @@ class Settings(BaseSettings):
         for key in value:
             if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
                 raise ValueError("a key has at least one character, and only such as a header holds: ASCII, no spaces")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin: scheme and host, with a port if need be, without a path; or *")
         return value
 
     @field_validator("tracing")
