@@ -111,7 +111,8 @@ def create_app(
         app.add_middleware(Trace, tracing=tracing, silent=_SILENT)
     app.add_middleware(AccessLog, metrics=metrics, log_texts=settings.log_texts)
     app.add_middleware(RequestId)
-    if settings.cors_origins:  # outermost: a page must be able to read refusals too, and browsers ask first without a key
+    if settings.cors_origins:
+        # Outermost: pages must be able to read refusals too, and browsers ask first without a key.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,

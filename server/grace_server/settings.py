@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is no origin: scheme and host, with a port if need be, without a path; or *")
+                raise ValueError(f"{origin!r} is no origin: scheme, host and port, without a path; or *")
         return value
 
     @field_validator("tracing")

@@ -28,7 +28,7 @@ async def test_a_named_page_may_ask_and_is_not_asked_for_a_key_before_it_can_sen
     allowed = await service.client.options("/embed", headers=ASKS_FIRST)
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == PAGE
-    assert {"authorization", "content-type"} <= set(allowed.headers["access-control-allow-headers"].split(", "))
+    assert {"authorization", "content-type"} <= set(allowed.headers["access-control-allow-headers"].split(","))
     key = {"authorization": "Bearer a-key", "origin": PAGE}
     reply = await service.client.post("/embed", json={"input": "x"}, headers=key)
     assert reply.status_code == 200
