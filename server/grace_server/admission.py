@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from grace.representation import Job, Representation
@@ -20,8 +21,11 @@ from grace_server.stop import Item, Stop, in_background, items_of
 _LONGEST_RETRY_S = 60
 _BACKGROUND_SHARE = 0.5  # of the places and their tokens that background work may take
 _CERTAIN = 0.8  # of queue_timeout_s: who would wait longer, as far as can be told, is refused at once
-_PROMISED = 0.4  # of deadline_s: the rest is for what cannot be told, as rationales that come out long
+PROMISED = 0.4  # of deadline_s: the rest is for what cannot be told, as rationales that come out long
 _PRESSED_S = 1.0  # an engine counts as having all it can take for so long after it had
+
+# Whether a text is one of a request that found nobody here: it was let in as a whole, and is not judged text by text.
+_came_alone: ContextVar[bool] = ContextVar("came_alone", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class Admission:
             or self._running_tokens + self._queued_tokens + sum(tokens) > total
         ):
             raise self._overloaded()
+        _came_alone.set(not self._running and not self._waiting)
         self._promise(sum(tokens), len(jobs))
 
     @asynccontextmanager
@@ -141,7 +146,6 @@ class Admission:
             now = self._clock()
             self._give_back(tokens, background)
             self._finished_at.append(now)
-            self._pace.finish(tokens, now)
             self._grant()
 
     def fail(self) -> None:
@@ -238,16 +242,16 @@ class Admission:
         if queue is self._waiting:
             self._ahead_tokens -= tokens
 
-    def _has_room(self, tokens: int, background: bool) -> bool:
+    def _has_room(self, tokens: int, background: bool, texts: int = 1) -> bool:
         limits, engines = self._limits, self._engines()
-        most_tokens = engines * limits.running_tokens
-        room = self._running < engines * limits.running_requests and self._running_tokens + tokens <= most_tokens
+        most, most_tokens = engines * limits.running_requests, engines * limits.running_tokens
+        room = self._running + texts <= most and self._running_tokens + tokens <= most_tokens
         if not background or not self._background:
             return room
-        most = engines * (limits.background_requests or _BACKGROUND_SHARE * limits.running_requests)
+        behind = engines * (limits.background_requests or _BACKGROUND_SHARE * limits.running_requests)
         return (
             room
-            and self._background + 1 <= most
+            and self._background + 1 <= behind
             and self._background_tokens + tokens <= _BACKGROUND_SHARE * most_tokens
         )
 
@@ -288,14 +292,14 @@ class Admission:
         deadline = self._limits.deadline_s
         if deadline is None or in_background.get():
             return
-        most = _PROMISED * deadline
+        most = PROMISED * deadline
         if texts > 1 and (alone := self._pace.seconds_for(tokens)) > most:
             raise TooLarge(
                 f"{texts} texts in one request are expected to take {alone:.1f} s by themselves; for deadline_s "
                 f"{deadline:g} no more is let in than takes {most:g} s",
                 param="input",
             )
-        if not self._running and not self._waiting:
+        if _came_alone.get() or (not self._running and not self._waiting):
             return
         expected = self._pace.seconds_for(self._running_tokens + self._ahead_tokens + tokens)
         if expected > most:
@@ -303,7 +307,7 @@ class Admission:
                 f"an answer is expected after {expected:.1f} s; for deadline_s {deadline:g} no more is let in than "
                 f"takes {most:g} s"
             )
-        elif not expected and not self._has_room(tokens, False):
+        elif not expected and not self._has_room(tokens, False, texts):
             why = "all places are taken, and how long one would take to become free is not known yet"
         else:
             return
@@ -348,7 +352,9 @@ class Admission:
             self._inside.discard(scope)
 
     def _observe(self, job: Job, representation: Representation, inside: _Inside) -> None:
-        metrics, seconds = self._metrics, self._clock() - inside.begin
+        now = self._clock()
+        metrics, seconds = self._metrics, now - inside.begin
+        self._pace.finish(job.tokens_needed, now)  # here: what is withdrawn or fails is no work done
         inside.span.note(
             {
                 "gen_ai.usage.input_tokens": representation.prompt_tokens,

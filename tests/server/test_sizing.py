@@ -89,6 +89,18 @@ def test_who_waits_too_long_leaves() -> None:
     assert hasty.mean_wait_s <= 2
 
 
+def test_who_promises_answers_within_a_deadline_keeps_it_and_wastes_nothing() -> None:
+    # Ten times what the engine can do; without a deadline the queue grows without bound.
+    service = Service(1, tokens_per_s=100, text_tokens_per_s=100, max_running_requests=8, deadline_s=2)
+    found = run(service, Load(1_000, tokens=1))
+    assert found.p99_s <= 2
+    assert found.timed_out == 0
+    assert found.refused_share > 0.5  # the small ones fit in more often: less than nine in ten
+    assert found.busy == pytest.approx(1, abs=0.02)
+    lone = run(replace(service, tokens_per_s=0.1, text_tokens_per_s=0.1), Load(1e-4, tokens=1), texts=500)
+    assert lone.refused_share < 0.02
+
+
 def test_equal_seeds_give_equal_results() -> None:
     load = Load(0.9, tokens=1, burst=3, seed=5)
     assert run(ONE_AT_A_TIME, load, 2_000) == run(ONE_AT_A_TIME, load, 2_000)

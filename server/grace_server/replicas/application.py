@@ -5,6 +5,7 @@ The ingress is one process, never more: it has the data folder, and an index has
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,7 @@ class Ingress:
 
     def __init__(self, settings: Settings, replicas: DeploymentHandle[Any]) -> None:
         self._settings, self._replicas = settings, replicas
+        self._settled = False
 
     def __serve_build_asgi_app__(self) -> OneRequestId:
         """Called by Serve, once, in the process that serves."""
@@ -91,6 +93,9 @@ class Ingress:
         """Asked by Serve, which replaces an ingress that raises: its model is missing, say, or its folder in use."""
         if self._life.fatal.is_set():
             raise RuntimeError(f"the service is {self._life.phase}; its log says why")
+        if self._life.phase == "ready" and not self._settled:
+            self._settled = True
+            gc.freeze()  # what is here for good need not be looked through again and again
 
 
 def _running(application: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 from grace.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ class EngineReplica:
         except BaseException:
             await self._engine.close()
             raise
+        gc.freeze()  # what is here for good need not be looked through again and again
 
     async def represent(self, fingerprint: str, job: Job) -> Representation:
         """Answer one job.

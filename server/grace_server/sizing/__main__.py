@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
         max_queued_requests=(4096, ""),
         max_queued_tokens=(8_388_608, ""),
         queue_timeout_s=(60, ""),
+        deadline_s=(math.inf, ""),
         texts=(100_000, "to simulate; a tenth more comes first and is not counted"),
         seed=(0, ""),
     )
@@ -122,7 +123,7 @@ def _queue(arguments: argparse.Namespace) -> list[str]:
     for replicas in a.replicas:
         service = Service(
             replicas, a.tokens_per_s, a.text_tokens_per_s, a.max_running_requests, a.max_running_tokens,
-            a.max_queued_requests, a.max_queued_tokens, a.queue_timeout_s,
+            a.max_queued_requests, a.max_queued_tokens, a.queue_timeout_s, a.deadline_s,
         )  # fmt: skip
         load = Load(a.texts_per_s, a.tokens, a.burst, int(a.seed))
         found = simulate(service, load, texts=int(a.texts) + warm_up, warm_up=warm_up)

@@ -2,8 +2,9 @@
 
 A formula for queues takes one text at a time, or all of them at equal shares, and arrivals that know nothing of each
 other. Here a text that is inside an engine gets `text_tokens_per_s` until the batch is so large that the engine's
-`tokens_per_s` is shared out; who finds no place waits in order; who finds the queue full is refused, and who has waited
-too long leaves. Where the assumptions of a formula hold, the simulation agrees with it (tests/server/test_sizing.py).
+`tokens_per_s` is shared out; who finds no place waits in order; who finds the queue full, or could not be answered in
+time, is refused, and who has waited too long leaves. Where the assumptions of a formula hold, the simulation agrees
+with it (tests/server/test_sizing.py).
 Pure: equal seeds give equal results.
 """
 
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from grace_server.admission import PROMISED
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -31,6 +34,7 @@ class Service:
     max_queued_requests: float = math.inf
     max_queued_tokens: float = math.inf
     queue_timeout_s: float = math.inf
+    deadline_s: float = math.inf  # of a text that comes by itself; the service knows the pace of its engines
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Outcome:
     """What became of the texts. Seconds from arrival to answer, of those answered."""
 
     answered: int
-    refused: int  # queue full
+    refused: int  # queue full, or the answer would come after the deadline
     timed_out: int
     p50_s: float
     p99_s: float
@@ -111,6 +115,9 @@ class _Queue:
         """A text comes: into an engine, into the queue, or away."""
         text, service = _Text(now, tokens, counted), self._service
         self._give_up(now)
+        if self._too_late(tokens):
+            self._refused += counted
+            return
         if not self._waiting and self._enter(text, now):
             return
         if (
@@ -149,6 +156,15 @@ class _Queue:
             mean_wait_s=float(np.mean(self._waits or [math.nan])),
             busy=self._served_tokens / capacity if capacity else 0.0,
         )
+
+    def _too_late(self, tokens: float) -> bool:
+        """Whether all that is inside and ahead takes longer than is promised; who comes alone is let in."""
+        service = self._service
+        inside = sum(engine.tokens for engine in self._engines)
+        if service.deadline_s == math.inf or not (inside or self._waiting):
+            return False
+        pace = service.replicas * service.tokens_per_s
+        return inside + self._waiting_tokens + tokens > PROMISED * service.deadline_s * pace
 
     def _enter(self, text: _Text, now: float) -> bool:
         """Into the engine with the fewest texts that has room, as a balancer does that counts them."""
