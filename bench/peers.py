@@ -60,6 +60,7 @@ def embeddings(body: Body):
 uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
 WAYS = {"batches": (8, 32), "singles": (32, 1)}  # callers, texts a request
+REST_S = 0.3  # idle threads of the arm before spin for a while, and would be counted against the next one
 
 
 def main() -> None:
@@ -205,6 +206,7 @@ def compare(way: str, arms: dict[str, Any], callers: int, size: int, options: An
     for number in range(options.rounds + 1):
         texts = sentences(options.data, count, seed=number)
         for arm in chosen[number % len(chosen) :] + chosen[: number % len(chosen)]:
+            time.sleep(REST_S)
             start = time.perf_counter()
             arms[arm](texts, callers, size)
             if number:  # the first round warms up
