@@ -1,5 +1,6 @@
 /** The client: one method for each thing the server does. */
 
+import { positive, several } from "./batches.js";
 import { Documents } from "./documents.js";
 import { ApiError, ConnectionFailed } from "./errors.js";
 import { type CallOptions, Http, type Options, pause } from "./http.js";
@@ -40,28 +41,26 @@ export class GraceClient {
     return new EmbedStream(this.#http.events("POST", "/embed", { ...of(signal), body }));
   }
 
-  /** Embed any number of texts, in their order: `atOnce` requests of `batchSize` are under way. */
+  /**
+   * Embed any number of texts, in their order: `atOnce` requests of `batchSize` are under way. The first error ends them
+   * all.
+   */
   async embedEach(
     texts: string[],
     options: EmbedOptions &
       CallOptions & { batchSize?: number; atOnce?: number; progress?: (done: number, total: number) => void } = {},
   ): Promise<Embedding[]> {
-    const { batchSize = 32, atOnce = 4, progress, ...rest } = options;
-    if (!(batchSize >= 1)) throw new RangeError(`batchSize must be at least 1, got ${batchSize}`);
+    const { batchSize = 32, atOnce = 4, progress, signal: outer, ...rest } = options;
+    positive("batchSize", batchSize);
+    positive("atOnce", atOnce);
     const found = new Array<Embedding>(texts.length);
-    let next = 0;
     let done = 0;
-    const work = async () => {
-      while (next < texts.length) {
-        const start = next;
-        next += batchSize;
-        const { data } = await this.embed(texts.slice(start, start + batchSize), rest);
-        data.forEach((item, i) => (found[start + i] = { ...item, index: start + i }));
-        done += data.length;
-        progress?.(done, texts.length);
-      }
-    };
-    await Promise.all(Array.from({ length: atOnce }, work));
+    await several(startsOf(texts.length, batchSize), atOnce, outer, async (start, signal) => {
+      const { data } = await this.embed(texts.slice(start, start + batchSize), { ...rest, signal });
+      data.forEach((item, i) => (found[start + i] = { ...item, index: start + i }));
+      done += data.length;
+      progress?.(done, texts.length);
+    });
     return found;
   }
 
@@ -123,6 +122,11 @@ export class GraceClient {
       throw error;
     }
   }
+}
+
+function* startsOf(length: number, step: number): Generator<number, undefined> {
+  for (let start = 0; start < length; start += step) yield start;
+  return undefined;
 }
 
 function of(signal: AbortSignal | undefined): CallOptions {

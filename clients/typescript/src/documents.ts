@@ -1,6 +1,7 @@
 /** Documents of an index: write, read, delete. */
 
-import { type CallOptions, type Http, segment } from "./http.js";
+import { positive, several } from "./batches.js";
+import { type Call, type CallOptions, type Http, segment } from "./http.js";
 import type { Jobs } from "./jobs.js";
 import type { DocumentInput, Failure, Filter, Page, StoredDocument, Written } from "./types.js";
 
@@ -24,7 +25,7 @@ export interface Uploaded {
 }
 
 const PAGE = 1000;
-const MAX_BATCH_CHARS = 2 ** 21; // a server takes 16 MiB unless told otherwise, and a character may be four bytes
+const MAX_BATCH_BYTES = 4 * 2 ** 20; // a server takes 16 MiB unless told otherwise
 
 export class Documents {
   readonly #http: Http;
@@ -44,16 +45,15 @@ export class Documents {
     documents: DocumentInput[],
     options: CallOptions & { wait?: boolean } = {},
   ): Promise<Written> {
-    const signal = options.signal ? { signal: options.signal } : {};
-    const body = { documents: documents.map(plain) };
-    const written = await this.#http.call<Written>("POST", path(index), { ...signal, body, idempotent: true });
-    if (options.wait === false || written.job.finished_at !== null) return written;
-    return { ...written, job: await this.#jobs.wait(written.job.id, signal) };
+    const { signal, wait } = options;
+    return this.#write(index, { ...(signal && { signal }), body: { documents: documents.map(plain) } }, wait);
   }
 
   /**
    * Write any number of documents. They are taken from the source only as batches finish; a server without room (429) is
-   * waited for as long as it asks. Throws if a batch cannot be written; those before it are, and uploading again is safe.
+   * waited for as often as it says when to come again, if that is within `retries.longestWaitS`; only with one attempt in
+   * all it is not. Throws if a batch cannot be written, and ends the others under way; those before it are written, and
+   * uploading again is safe.
    */
   async upload(
     index: string,
@@ -61,23 +61,16 @@ export class Documents {
     options: UploadOptions = {},
   ): Promise<Uploaded> {
     const done: Uploaded = { written: 0, unchanged: 0, failed: 0, failures: [], jobs: [] };
-    const batches = batchesOf(documents, options.batchSize ?? 128);
-    const work = async () => {
-      for (let next = await batches.next(); !next.done; next = await batches.next()) {
-        const written = await this.upsert(index, next.value, options);
-        done.written += written.documents;
-        done.unchanged += written.unchanged;
-        done.failed += written.job.failed;
-        done.failures.push(...written.job.failures);
-        done.jobs.push(written.job.id);
-        options.progress?.({ ...done });
-      }
-    };
-    try {
-      await Promise.all(Array.from({ length: options.atOnce ?? 4 }, work));
-    } finally {
-      await batches.return(undefined);
-    }
+    const batches = batchesOf(documents, positive("batchSize", options.batchSize ?? 128));
+    await several(batches, positive("atOnce", options.atOnce ?? 4), options.signal, async (json, signal) => {
+      const written = await this.#write(index, { signal, json, patient: true }, options.wait);
+      done.written += written.documents;
+      done.unchanged += written.unchanged;
+      done.failed += written.job.failed;
+      done.failures.push(...written.job.failures);
+      done.jobs.push(written.job.id);
+      options.progress?.({ ...done });
+    });
     return done;
   }
 
@@ -109,6 +102,12 @@ export class Documents {
     const to = `/indexes/${segment(index)}/delete`;
     return (await this.#http.call<{ deleted: number }>("POST", to, { ...options, body: which, idempotent: true })).deleted;
   }
+
+  async #write(index: string, call: Call, wait = true): Promise<Written> {
+    const written = await this.#http.call<Written>("POST", path(index), { ...call, idempotent: true });
+    if (!wait || written.job.finished_at !== null) return written;
+    return { ...written, job: await this.#jobs.wait(written.job.id, call.signal && { signal: call.signal }) };
+  }
 }
 
 function path(index: string): string {
@@ -120,23 +119,29 @@ function plain(document: DocumentInput): unknown {
   return document.vector ? { ...document, vector: Array.from(document.vector) } : document;
 }
 
+/** Bodies of up to `size` documents and a few megabytes; a single document may be larger. */
 async function* batchesOf(
   documents: Iterable<DocumentInput> | AsyncIterable<DocumentInput>,
   size: number,
-): AsyncGenerator<DocumentInput[], undefined> {
-  if (!(size >= 1)) throw new RangeError(`batchSize must be at least 1, got ${size}`);
-  let batch: DocumentInput[] = [];
-  let chars = 0;
+): AsyncGenerator<string, undefined> {
+  const encoder = new TextEncoder();
+  let parts: string[] = [];
+  let bytes = 0;
   for await (const document of documents) {
-    const more = (document.text?.length ?? 0) + (document.rationale?.length ?? 0) + 12 * (document.vector?.length ?? 0);
-    if (batch.length > 0 && (batch.length >= size || chars + more > MAX_BATCH_CHARS)) {
-      yield batch;
-      batch = [];
-      chars = 0;
+    const part = JSON.stringify(plain(document));
+    const more = encoder.encode(part).length + 1;
+    if (parts.length > 0 && (parts.length >= size || bytes + more > MAX_BATCH_BYTES)) {
+      yield bodyOf(parts);
+      parts = [];
+      bytes = 0;
     }
-    batch.push(document);
-    chars += more;
+    parts.push(part);
+    bytes += more;
   }
-  if (batch.length > 0) yield batch;
+  if (parts.length > 0) yield bodyOf(parts);
   return undefined;
+}
+
+function bodyOf(documents: string[]): string {
+  return `{"documents":[${documents.join(",")}]}`;
 }

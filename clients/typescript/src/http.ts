@@ -7,7 +7,11 @@ import { RETRIES, type Retries, isSafe, waitS } from "./retries.js";
 export interface Options {
   /** Sent as `Authorization: Bearer`. */
   apiKey?: string;
-  /** Of a whole request; of the silence between two events in a stream. Writing a rationale takes as long as it takes. */
+  /**
+   * Of a whole request; of the silence between two events in a stream. Writing a rationale takes as long as it takes: ten
+   * minutes by default. Node's own `fetch` waits 300 s for an answer and between two parts of it, whatever is said here;
+   * a `fetch` that waits longer can be given.
+   */
   timeoutMs?: number;
   retries?: Partial<Retries>;
   headers?: Record<string, string>;
@@ -20,15 +24,20 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
-interface Call extends CallOptions {
+export interface Call extends CallOptions {
   body?: unknown;
+  /** Instead of `body`, one that is JSON already. */
+  json?: string;
   query?: Record<string, string | number | undefined>;
   /** Doing it twice does no harm. GET, PUT and DELETE are. */
   idempotent?: boolean;
   retry?: boolean;
+  /** A server without room that says when to come again costs no attempt. */
+  patient?: boolean;
 }
 
 const TIMEOUT_MS = 600_000;
+const NODE_GAVE_UP = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
 
 export class Http {
   readonly url: string;
@@ -108,6 +117,7 @@ export class Http {
         const told = deadline.translated(error, requestId);
         const wait = call.retry === false ? null : waitS(this.#retries, told, attempt, call.idempotent ?? isSafe(method));
         if (wait === null) throw told;
+        if (call.patient && told instanceof ApiError && told.status === 429 && told.retryAfterS !== null) attempt--;
         await pause(wait * 1000, call.signal);
       } finally {
         if (shared === undefined) deadline.end();
@@ -119,9 +129,9 @@ export class Http {
   async #once(method: string, path: string, call: Call, requestId: string, deadline: Deadline): Promise<Response> {
     const headers: Record<string, string> = { ...this.#headers, "x-request-id": requestId };
     const init: RequestInit = { method, headers, signal: deadline.signal };
-    if (call.body !== undefined) {
+    if (call.json !== undefined || call.body !== undefined) {
       headers["content-type"] = "application/json";
-      init.body = JSON.stringify(call.body);
+      init.body = call.json ?? JSON.stringify(call.body);
     }
     const response = await this.#fetch(this.url + path + queryOf(call.query), init);
     if (response.ok) return response;
@@ -174,9 +184,19 @@ class Deadline {
     if (error instanceof GraceError) return error;
     if (this.#over) return new TimedOut(`no answer within ${this.#ms} ms`, requestId, { cause: error });
     if (this.#outer?.aborted) return this.#outer.reason;
+    if (NODE_GAVE_UP.has(codeOf(error))) {
+      const why = "Node's fetch waits 300 s at most unless a `fetch` that waits longer is given";
+      return new TimedOut(`no answer in time: ${why}`, requestId, { cause: error });
+    }
     const what = error instanceof Error ? `${error.message} ${String(error.cause ?? "")}`.trim() : String(error);
     return new ConnectionFailed(`the connection failed: ${what}`, requestId, { cause: error });
   }
+}
+
+/** What Node's fetch says went wrong below it; empty where there is no such thing. */
+function codeOf(error: unknown): string {
+  const cause: unknown = error instanceof Error ? error.cause : undefined;
+  return cause instanceof Error && "code" in cause ? String(cause.code) : "";
 }
 
 /** Browsers without async iteration of streams have readers. */

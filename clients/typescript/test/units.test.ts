@@ -105,6 +105,102 @@ test("a deadline is TimedOut, the caller's own abort stays what it is", async ()
   await assert.rejects(new GraceClient("http://test", { fetch }).info({ signal }), reason);
 });
 
+test("where Node's fetch gives up before the deadline, that is a timeout too, and not asked again", async () => {
+  for (const code of ["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]) {
+    const { fetch, calls } = answering(() => {
+      throw new TypeError("fetch failed", { cause: Object.assign(new Error("Timeout Error"), { code }) });
+    });
+    const error = await new GraceClient("http://test", { fetch }).embed("x").catch((error: unknown) => error);
+    assert.ok(error instanceof TimedOut);
+    assert.match(error.message, /300 s at most/);
+    assert.equal(calls(), 1);
+  }
+  const { fetch, calls } = answering(() => {
+    throw new TypeError("fetch failed", { cause: Object.assign(new Error("reset"), { code: "ECONNRESET" }) });
+  });
+  const client = new GraceClient("http://test", { fetch, retries: { firstWaitS: 0.001 } });
+  await assert.rejects(client.embed("x"), (error) => error instanceof ConnectionFailed && !(error instanceof TimedOut));
+  assert.equal(calls(), 4);
+});
+
+const written = { documents: 1, unchanged: 0, job: { id: "j", finished_at: 1, failed: 0, failures: [] } };
+const documents = (count: number) => Array.from({ length: count }, (_, i) => ({ id: `${i}`, text: "x" }));
+const later = (answer: () => Response) => async () => {
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  return answer();
+};
+
+test("one batch that fails ends the others", async () => {
+  const refused = json({ error: { message: "no", code: "invalid_value" } }, 422);
+  for (const [answer, method] of [
+    [json({ data: [] }), (client: GraceClient) => client.embedEach(Array(100).fill("x"), { batchSize: 1 })],
+    [json(written), (client: GraceClient) => client.documents.upload("i", documents(100), { batchSize: 1 })],
+  ] as const) {
+    const { fetch, calls } = answering(refused, later(answer));
+    await assert.rejects(method(new GraceClient("http://test", { fetch })), ApiError);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(calls(), 4);
+    const hanging = answering(never, refused, never);
+    await assert.rejects(method(new GraceClient("http://test", { fetch: hanging.fetch })), ApiError);
+  }
+});
+
+test("the caller's abort ends all batches, and is what is thrown", async () => {
+  const reason = new Error("mine");
+  const controller = new AbortController();
+  const { fetch, calls } = answering(never);
+  const client = new GraceClient("http://test", { fetch });
+  const upload = client.documents.upload("i", documents(100), { batchSize: 1, signal: controller.signal });
+  setTimeout(() => controller.abort(reason), 5);
+  await assert.rejects(upload, reason);
+  await assert.rejects(client.embedEach(["x"], { signal: AbortSignal.abort(reason) }), reason);
+  assert.equal(calls(), 4);
+});
+
+test("a batch is as large as what is sent of it, metadata and digits included", async () => {
+  const sizes: number[] = [];
+  const fetch = (async (_: unknown, init?: RequestInit) => {
+    sizes.push(Buffer.byteLength(init!.body as string));
+    const sent = (JSON.parse(init!.body as string) as { documents: unknown[] }).documents.length;
+    return json({ ...written, documents: sent })();
+  }) as typeof globalThis.fetch;
+  const client = new GraceClient("http://test", { fetch });
+  const large = [
+    ...Array.from({ length: 9 }, (_, i) => ({ id: `${i}`, metadata: { note: "\u00fc".repeat(2 ** 19) } })),
+    ...Array.from({ length: 40 }, (_, i) => ({ id: `v${i}`, vector: new Float32Array(10_000).fill(0.1) })),
+  ];
+  assert.equal((await client.documents.upload("i", large)).written, large.length);
+  assert.ok(sizes.length >= 4 && Math.max(...sizes) <= 4 * 2 ** 20 + 100, `${sizes}`);
+});
+
+test("options that count are whole numbers of at least 1, and the error names them", async () => {
+  const { fetch, calls } = answering(json(written));
+  const client = new GraceClient("http://test", { fetch });
+  for (const value of [0, -1, 1.5, NaN])
+    for (const name of ["atOnce", "batchSize"]) {
+      const wrong = (error: unknown) => error instanceof RangeError && error.message.startsWith(`${name} must be`);
+      await assert.rejects(client.embedEach(["x"], { [name]: value }), wrong);
+      await assert.rejects(client.documents.upload("i", documents(1), { [name]: value }), wrong);
+    }
+  assert.equal(calls(), 0);
+});
+
+test("an upload waits for room as often as it is told to, one request four times at most", async () => {
+  const full = json({ error: { message: "full", code: "queue_full" } }, 429, { "retry-after": "0" });
+  const retries = { firstWaitS: 0.001 };
+  const patient = answering(full, full, full, full, full, full, json(written));
+  const upload = new GraceClient("http://test", { fetch: patient.fetch, retries }).documents.upload("i", documents(1));
+  assert.equal((await upload).written, 1);
+  assert.equal(patient.calls(), 7);
+  const impatient = answering(full);
+  await assert.rejects(new GraceClient("http://test", { fetch: impatient.fetch, retries }).info(), ApiError);
+  assert.equal(impatient.calls(), 4);
+  const once = answering(full);
+  const client = new GraceClient("http://test", { fetch: once.fetch, retries: { attempts: 1 } });
+  await assert.rejects(client.documents.upload("i", documents(1)), ApiError);
+  assert.equal(once.calls(), 1);
+});
+
 test("a stream that ends early is an error, and leaving it early closes the connection", async () => {
   let closed = false;
   const body = (...pieces: string[]) =>
