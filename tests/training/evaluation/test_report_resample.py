@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, spearmanr
 from sklearn.metrics import average_precision_score, v_measure_score
 
+from grace_training.evaluation.report_entries import Entry, difference, entries, mean
 from grace_training.evaluation.report_resample import Interval, draws, interval, over_seeds, score
 from grace_training.evaluation.report_statistics import statistic
-from grace_training.evaluation.results import Group, Items, Kind
+from grace_training.evaluation.results import Group, Items, Kind, RepresentationName, Run, TaskRecord
 
 counts = st.lists(st.integers(0, 3), min_size=8, max_size=30).filter(lambda drawn: sum(drawn) > 3)
 
@@ -135,6 +138,49 @@ def test_seeds_that_differ_widen_the_interval_as_their_standard_error_does() -> 
 def test_one_seed_has_the_spread_of_its_items_alone() -> None:
     by_seed = np.random.default_rng(1).normal(size=(1, 100))
     assert over_seeds(by_seed, np.random.default_rng(0)) == pytest.approx(by_seed[0])
+
+
+TASKS = [f"task {n}" for n in range(56)]
+
+
+def trained(
+    effects: dict[int, float], *, representation: RepresentationName = "mean", preset: str = "paper", shift: float = 0.0
+) -> Entry:
+    """A row of 56 tasks, all of which every seed shifts by the same number of points."""
+    made = []
+    for seed, effect in effects.items():
+        score = 0.5 + (effect + shift) / 100
+        tasks = tuple(TaskRecord(task, "STS", "cosine_spearman", "done", score=score) for task in TASKS)
+        run = Run("a", "grace-supervised", "a", f"{preset} {seed}", representation, 32, preset=preset, seed=seed)
+        run = replace(run, expected=tuple(TASKS), tasks=tasks)
+        made.append((Path(f"/nowhere/{preset}-{seed}-{representation}/grace/run.json"), run))
+    (entry,) = entries(made)
+    return entry
+
+
+def width(figure: Any) -> float:
+    return float(figure.interval.high - figure.interval.low)
+
+
+def test_what_a_seed_does_to_every_task_does_not_average_out_over_tasks() -> None:
+    entry = trained({1: -2.0, 2: 0.0, 3: 2.0})
+    one = mean(entry, TASKS[:1], 1000)
+    assert one is not None
+    assert width(one) > 3
+    assert width(mean(entry, TASKS, 1000)) == pytest.approx(width(one))
+
+
+def test_one_training_read_in_two_ways_is_compared_seed_by_seed() -> None:
+    effects = {1: -2.0, 2: 0.0, 3: 2.0}
+    read = trained(effects, representation="rationale", shift=1.0)
+    other_order = trained(dict(reversed(effects.items())))
+    assert width(difference(read, other_order, TASKS, 1000)) == pytest.approx(0)
+
+
+def test_the_seeds_of_two_trainings_are_drawn_apart() -> None:
+    effects = {1: -2.0, 2: 0.0, 3: 2.0}
+    one, other = trained(effects), trained(effects, preset="improved")
+    assert width(difference(one, other, TASKS, 1000)) > width(mean(one, TASKS, 1000))
 
 
 def test_an_interval_that_touches_zero_does_not_leave_it_out() -> None:

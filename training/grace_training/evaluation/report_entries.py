@@ -101,7 +101,7 @@ class Entry:
             return None
         by_seed = []
         varies = len(self.runs) > 1
-        for seeded in self.runs:
+        for seeded in (ordered := sorted(self.runs, key=lambda seeded: seeded.run.seed or 0)):
             record, items = seeded.run.record(task), read_items(seeded.path, task)
             if record is None or record.score is None:
                 return None
@@ -109,7 +109,10 @@ class Entry:
             by_seed.append(draws(items, resamples) if items else np.full(resamples, record.score))
         if not varies:
             return None
-        rng = np.random.default_rng(zlib.crc32(repr((self.key, task)).encode()))
+        # A seed is one trained model, good or bad at all tasks together, however it is read out. So the seeds that a
+        # resample draws are those of the training, and the task has no say in them: only its items are its own.
+        name = repr((_family(self.key), [seeded.run.seed for seeded in ordered]))
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
         return scale(self.records(task)[0].metric) * over_seeds(np.stack(by_seed), rng)
 
 
