@@ -65,6 +65,12 @@ def test_the_old_logprob_pass_is_made_on_the_condition_we_repeat() -> None:
     ) in source
 
 
+def test_the_loss_has_a_mask_that_is_not_the_attention_mask() -> None:
+    source = " ".join(inspect.getsource(GRPOTrainer._compute_loss).split())
+    assert "attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)" in source
+    assert 'mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]' in source
+
+
 def test_the_sampler_takes_what_we_hand_on() -> None:
     names = list(inspect.signature(RepeatSampler.__init__).parameters)
     assert names == ["self", "data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed"]

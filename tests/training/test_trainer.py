@@ -199,13 +199,48 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(make_trainer: MakeTra
         assert output["completion_ids"][4 + k][: len(ids)].tolist() == ids
 
 
-def test_the_overlong_filter_leaves_the_cut_off_out_of_the_loss(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(overlong_filter=True)
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_the_overlong_filter_leaves_the_cut_off_out_of_the_loss(make_trainer: MakeTrainer, loss_type: str) -> None:
+    """In every loss of TRL's the cut-off count as if nothing had been written, and are attended to all the same."""
+    trainer = make_trainer(overlong_filter=True, loss_type=loss_type)
     output = trainer._generate_and_score_completions(rows_of(trainer))
-    cut = trainer._cut_off.flatten()
+    trainer.current_gradient_accumulation_steps = 1  # type: ignore[attr-defined]
+    trainer._metrics["train"].clear()
+    cut, whole = trainer._cut_off.flatten(), output["completion_mask"]
     assert cut.any()
-    assert output["completion_mask"][cut].sum() == 0
-    assert output["num_items_in_batch"] == output["completion_mask"].sum()
+    assert not cut.all()
+    assert whole[cut].sum() == cut.sum() * 10, "they are attended to"
+    assert output["num_items_in_batch"] == whole[~cut].sum()
+    unwritten = {**output, "completion_mask": whole * ~cut[:, None]}
+    del unwritten["tool_mask"]
+    losses = [trainer._compute_loss(trainer.model, inputs) for inputs in (output, unwritten)]
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-6, rtol=1e-5)
+    everything = trainer._compute_loss(trainer.model, {k: v for k, v in output.items() if k != "tool_mask"})
+    assert (everything - losses[0]).abs() > 1e-6
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_joint_loss_sees_cut_off_rollouts_as_they_were_written(make_trainer: MakeTrainer, algorithm: str) -> None:
+    trainer = make_trainer(
+        overlong_filter=True, joint_weight=1.0, max_steps=1, algorithm=algorithm, dynamic_sampling_tries=0
+    )
+    joint, seen = trainer._joint_loss, []
+
+    def listening(pooled: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        seen.append(pooled.detach())
+        return joint(pooled, at)
+
+    trainer._joint_loss = listening  # type: ignore[method-assign]
+    trainer.train()
+    assert trainer._cut_off.any()
+    written = trainer._drawn.rollouts.states
+    assert written is not None
+    # TRL shuffles the batch after its generation: each state is looked for among those of the generation.
+    nearest = torch.cdist(seen[0], written, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+    assert nearest.max() < 1e-4
 
 
 def test_the_joint_loss_moves_the_policy_where_the_reward_does_not(make_trainer: MakeTrainer) -> None:

@@ -134,8 +134,10 @@ class GraceTrainer(PayingTrainer):
         gathered = self.accelerator.gather(output["advantages"].float().reshape(len(mask), -1)[:, 0])
         shown.extend(gathered.tolist())
         if self.args.overlong_filter:
-            output["completion_mask"] = mask * (~self._local(self._cut_off).reshape(-1, 1)).to(mask.dtype)
-            output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
+            # TRL's mask of the loss alone: `completion_mask` is the attention mask of the loss's own pass too.
+            keep = ~self._local(self._cut_off).reshape(-1, 1)
+            output["tool_mask"] = output.get("tool_mask", mask) * keep.to(mask.dtype)
+            output["num_items_in_batch"] = self.accelerator.gather((mask * output["tool_mask"]).sum()).sum()
         if self.args.joint_weight:
             B = len(self._batch.rows)
             starts, ends = self._spans(output["prompt_ids"].shape[1], mask.device)
