@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from grace.prompt import Prompter
+from grace_training import data
 from grace_training.check import check
 from grace_training.data import read, text_key, training_rows
 from grace_training.errors import BadData
@@ -57,6 +58,38 @@ def test_csv_parquet_and_plain_text(tmp_path: Path) -> None:
     assert read(str(tmp_path / "a.parquet"), "supervised").examples[0].negatives == ("n one",)
     (tmp_path / "a.txt").write_text("one\n\ntwo\n", encoding="utf-8")
     assert [e.positive for e in read(str(tmp_path / "a.txt"), "unsupervised").examples] == ["one", "two"]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".xz"])
+def test_a_file_from_windows_is_read_like_any_other(tmp_path: Path, packed: str) -> None:
+    """Lines end in CRLF, and a byte order mark comes first, in every form and packing; a quoted field keeps its own."""
+    pack = {"": lambda b: b, ".gz": gzip.compress, ".xz": lzma.compress}[packed]
+    written = {
+        "a.txt": "one\r\n\r\ntwo\r\n",
+        "a.jsonl": '{"text": "one"}\r\n{"text": "two"}\r\n',
+        "a.csv": 'text\r\none\r\n"two\r\nlines"\r\n',
+    }
+    for name, content in written.items():
+        (tmp_path / f"{name}{packed}").write_bytes(pack(content.encode("utf-8-sig")))
+        found = [e.positive for e in read(str(tmp_path / f"{name}{packed}"), "unsupervised").examples]
+        assert found == ["one", "two\r\nlines" if name == "a.csv" else "two"], name
+
+
+def test_a_long_field_is_read_and_what_is_no_csv_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "word " * 30_000  # above csv's own limit
+    (tmp_path / "a.csv").write_text(f"text\n{long}\n", encoding="utf-8")
+    assert read(str(tmp_path / "a.csv"), "unsupervised").examples[0].positive == long
+    monkeypatch.setattr(data, "_CSV_FIELD", 50)
+    (tmp_path / "b.csv").write_text('text\none\n"open\n' + "a line that is swallowed\n" * 3, encoding="utf-8")
+    with pytest.raises(BadData, match=r"b.csv:5: not CSV: field larger than field limit \(50\)"):
+        read(str(tmp_path / "b.csv"), "unsupervised")
+    skipped = read(str(tmp_path / "b.csv"), "unsupervised", skip_bad=True)
+    assert [e.positive for e in skipped.examples] == ["one", "a line that is swallowed"]
+    assert len(skipped.bad) == 1
+    (tmp_path / "c.csv").write_text("text\none, two\nthree\n", encoding="utf-8")
+    with pytest.raises(BadData, match=r"c.csv:2: 1 more cells than the 1 columns of the header"):
+        read(str(tmp_path / "c.csv"), "unsupervised")
+    assert [e.positive for e in read(str(tmp_path / "c.csv"), "unsupervised", skip_bad=True).examples] == ["three"]
 
 
 def test_a_hub_name_is_read_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +178,8 @@ def test_the_check_finds_long_texts_duplicates_and_leaks(tmp_path: Path, prompte
     rows = [*TRIPLES, TRIPLES[0], {"query": "mill " * 400, "positive": "p five"}, {"query": 1}]
     (tmp_path / "train.jsonl").write_text(lines(rows), encoding="utf-8")
     (tmp_path / "test.jsonl").write_text(lines([{"query": "new", "positive": "P FOUR"}]), encoding="utf-8")
-    data = read(str(tmp_path / "train.jsonl"), "supervised", skip_bad=True)
-    findings = check(data, prompter, read(str(tmp_path / "test.jsonl"), "supervised"))
+    found = read(str(tmp_path / "train.jsonl"), "supervised", skip_bad=True)
+    findings = check(found, prompter, read(str(tmp_path / "test.jsonl"), "supervised"))
     assert findings.duplicates == ["train.jsonl:4: same as train.jsonl:1"]
     assert findings.leaks == ["train.jsonl:3"]
     assert len(findings.too_long) == 1

@@ -29,6 +29,7 @@ _OTHER_NAMES = {
     "query": ("anchor", "question"),
     "text": ("sentence",),
 }
+_CSV_FIELD = 10_000_000  # characters; a longer field is an open quote that swallows rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +182,10 @@ def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
         for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
             yield f"{path.name}:{number}", row
         return
-    with open_text(path) as stream:
+    with open_text(path, newline="" if kind == "csv" else None) as stream:
         try:
             if kind == "csv":
-                for row in (reader := csv.DictReader(stream)):
-                    yield f"{path.name}:{reader.line_num}", row
+                yield from _csv_rows(stream, path.name)
                 return
             for number, line in enumerate(stream, start=1):
                 where = f"{path.name}:{number}"
@@ -198,6 +198,26 @@ def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise BadData(f"{path}: not UTF-8 at byte {error.start}") from error
 
 
+def _csv_rows(stream: TextIO, name: str) -> Iterator[tuple[str, Any]]:
+    csv.field_size_limit(_CSV_FIELD)  # of the process; Python's own is 131,072
+    reader = csv.DictReader(stream)
+    try:
+        columns = reader.fieldnames or ()
+    except csv.Error as error:
+        raise BadData(f"{name}:1: not CSV: {error}") from error
+    while True:
+        try:
+            row: Any = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = BadData(f"{name}:{reader.reader.line_num}: not CSV: {error}")
+        where = f"{name}:{reader.reader.line_num}"
+        if isinstance(row, dict) and None in row:
+            row = BadData(f"{where}: {len(row[None])} more cells than the {len(columns)} columns of the header")
+        yield where, row
+
+
 def _parsed(line: str, where: str) -> Any:
     try:
         return json.loads(line)
@@ -206,13 +226,13 @@ def _parsed(line: str, where: str) -> Any:
         return BadData(f"{where}: not JSON: {error}")
 
 
-def open_text(path: Path) -> TextIO:
-    """A text file, packed or not, as its name says."""
+def open_text(path: Path, *, newline: str | None = None) -> TextIO:
+    """A text file, packed or not, as its name says; without its byte order mark, and lines end as `open` has them."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
     if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    return open(path, encoding="utf-8", newline="")
+        return lzma.open(path, "rt", encoding="utf-8-sig", newline=newline)
+    return open(path, encoding="utf-8-sig", newline=newline)
 
 
 def _hub_rows(name: str) -> Iterator[tuple[str, Any]]:
