@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from grace_client import wire
+from grace_client.errors import GraceError
 from grace_client.results import Failure, Written
 from grace_client.wire import Document
 
 MAX_BATCH_BYTES = 4 * 2**20  # a server takes 16 MiB unless told otherwise
+_NAMED = 3  # failures in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,27 @@ class Uploaded:
     jobs: tuple[str, ...]  # their ids
 
 
+def check(uploaded: Uploaded) -> None:
+    """For those whose callers get no report: frameworks' stores have nowhere to put one.
+
+    Raises:
+        GraceError: documents could not be embedded; it names the first.
+    """
+    if not uploaded.failed:
+        return
+    named = "; ".join(f"{failure.id!r}: {failure.reason}" for failure in uploaded.failures[:_NAMED])
+    more = uploaded.failed - min(len(uploaded.failures), _NAMED)
+    raise GraceError(
+        f"{uploaded.failed} of {uploaded.written} documents could not be embedded and will not be found: "
+        f"{named}{f'; and {more} more' if more else ''}"
+    )
+
+
 class Batch:
     """Documents as one body, up to a number of documents and of bytes. A single one may be larger."""
 
     def __init__(self, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {size}")
+        wire.positive(batch_size=size)
         self._size = size
         self._parts: list[bytes] = []
         self._bytes = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -44,6 +45,17 @@ def encode(body: object) -> bytes:
 def given(**fields: object) -> dict[str, Any]:
     """The fields that say something: the server's defaults hold for the rest."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def positive(**options: object) -> None:
+    """Refuse an option that counts something and is no whole number of at least 1: with 0 nothing would be sent.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, value in options.items():
+        if not isinstance(value, Integral) or int(value) < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def segment(name: str) -> str:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from grace_client import ConnectionFailed, GraceClient, InvalidValue, TooLarge
+from grace_client import ConnectionFailed, Document, GraceClient, InvalidValue, TooLarge
 from tests.clients.python.both import Both
 from tests.clients.python.conftest import Client
 from tests.clients.python.house import House
@@ -115,6 +115,19 @@ async def test_encode_takes_any_number_of_texts_and_keeps_their_order(client: Bo
     assert len(told) == 5
     assert (await client("encode", [])).shape == (0, 64)
     assert (await client("encode", [], dimensions=8)).shape == (0, 8)
+
+
+async def test_each_is_numbered_by_its_place_among_all(client: Both) -> None:
+    items = await client("embed_each", [f"Text number {i}." for i in range(5)], mode="direct", batch_size=2)
+    assert [item.index for item in items] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5])
+@pytest.mark.parametrize("name", ["batch_size", "at_once"])
+async def test_options_that_count_begin_at_1_and_are_named(client: Both, name: str, value: float) -> None:
+    for method, *given in (("embed_each", ["a", "b"]), ("documents.upload", "papers", [Document("1", "a")])):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
+            await client(method, *given, **{name: value})
 
 
 async def test_queries_and_documents_are_encoded_in_their_roles_and_compared(client: Both) -> None:

@@ -212,6 +212,44 @@ async def test_it_waits_as_long_as_it_was_asked_to(client_of: Client) -> None:
     assert 1.0 <= time.monotonic() - began < 3.0
 
 
+@pytest.mark.parametrize(("attempts", "asked"), [(4, 9), (1, 1)])
+async def test_an_upload_waits_for_room_as_often_as_it_is_told_to(client_of: Client, attempts: int, asked: int) -> None:
+    """Eight refusals, of which none costs one of four attempts; who wants one attempt gets one."""
+    job = {"id": "1", "state": "done", "total": 1, "done": 1, "failed": 0, "superseded": 0, "left": 0, "rate": None}
+    job |= {"seconds_left": None, "created_at": 0, "finished_at": 0, "failures": []}
+    written = httpx.Response(200, json={"documents": 1, "unchanged": 0, "job": job})
+    full = refusal(429, **{"retry-after": "0"})
+    answer, seen = one_after_the_other(*[full] * 8, written)
+    client = client_of(answer, retries=at_once(attempts))
+    if attempts > 1:
+        assert (await client("documents.upload", "papers", [Document("1", "x")])).written == 1
+    else:
+        with pytest.raises(Overloaded):
+            await client("documents.upload", "papers", [Document("1", "x")])
+    assert len(seen) == asked
+
+
+@pytest.mark.parametrize(
+    ("trouble", "asked"),
+    [(refusal(429), 4), (refusal(429, **{"retry-after": "3600"}), 1), (refusal(503, **{"retry-after": "0"}), 4)],
+)
+async def test_an_upload_does_not_wait_for_ever_for_anything_else(
+    client_of: Client, trouble: httpx.Response, asked: int
+) -> None:
+    answer, seen = one_after_the_other(trouble)
+    with pytest.raises(ApiError):
+        await client_of(answer, retries=at_once())("documents.upload", "papers", [Document("1", "x")])
+    assert len(seen) == asked
+
+
+async def test_what_no_url_can_hold_is_said_before_it_is_sent(client_of: Client) -> None:
+    answer, seen = one_after_the_other(httpx.Response(200, json={"data": [], "next": None}))
+    many = {"field": "id", "operator": "in", "value": [f"{i:036}" for i in range(2000)]}
+    with pytest.raises(ValueError, match="does not fit into a URL"):
+        await client_of(answer)("documents.list", "papers", filter=many)
+    assert not seen
+
+
 async def test_a_full_server_is_waited_for_until_all_is_through(
     client_of: Client, house_with: Callable[..., House]
 ) -> None:

@@ -274,6 +274,7 @@ class AsyncGraceClient:
 
         `progress` is told (done, total) after each.
         """
+        wire.positive(batch_size=batch_size)
 
         async def embed(start: int) -> tuple[int, list[Embedding]]:
             batch = texts[start : start + batch_size]
@@ -290,7 +291,9 @@ class AsyncGraceClient:
                 done += len(part)
                 if progress:
                     progress(done, len(texts))
-        return [item for start in sorted(found) for item in found[start]]
+        in_order = (item for start in sorted(found) for item in found[start])
+        # The server counts within its request.
+        return [item.model_copy(update={"index": i}) for i, item in enumerate(in_order)]
 
     async def encode(self, texts: str | Sequence[str], *, dimensions: int | None = None, **options: Any) -> Floats:
         """Vectors alone, as sentence-transformers gives them: (H,) for one text, (N, H) for a list. Needs numpy.

@@ -50,8 +50,9 @@ class AsyncDocuments:
         """Write any number of documents, in batches of `batch_size` documents and a few megabytes at most.
 
         Documents are taken from the source only as batches finish: `at_once` of them are under way, with `wait` until
-        they are embedded. A server that has no room (429) is waited for as long as it asks. `progress` is told after
-        each batch. Ids should be distinct: of two documents with one id either may win.
+        they are embedded. A server that has no room (429) is waited for as often as it says when to come again, if that
+        is within `Retries.longest_wait_s`; only one attempt in all (`NO_RETRIES`) waits for nothing. `progress` is told
+        after each batch. Ids should be distinct: of two documents with one id either may win.
 
         Raises:
             GraceError: a batch could not be written. Those before it are; uploading again is safe.
@@ -59,7 +60,7 @@ class AsyncDocuments:
         told = Progress(total=len(documents) if isinstance(documents, Sequence) else None)
 
         async def write(batch: bytes) -> results.Written:
-            return await self._write(index, batch, wait=wait)
+            return await self._write(index, batch, wait=wait, patient=True)
 
         jobs: list[str] = []
         failures: list[results.Failure] = []
@@ -126,8 +127,10 @@ class AsyncDocuments:
         """Delete every document; how many there were. The index stays."""
         return await self.delete(index, filter=wire.EVERY)
 
-    async def _write(self, index: str, body: bytes, *, wait: bool) -> results.Written:
-        written = await self._http.call(results.Written, "POST", _path(index), body=body, idempotent=True)
+    async def _write(self, index: str, body: bytes, *, wait: bool, patient: bool = False) -> results.Written:
+        written = await self._http.call(
+            results.Written, "POST", _path(index), body=body, idempotent=True, patient=patient
+        )
         if not wait or written.job.finished_at is not None:
             return written
         return written.model_copy(update={"job": await self._jobs.wait(written.job.id)})

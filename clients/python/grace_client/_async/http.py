@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from grace_client import wire
 from grace_client._async.primitives import sleep
 from grace_client.answer import read
-from grace_client.errors import BadAnswer, ConnectionFailed, GraceError, TimedOut, from_event, from_response
+from grace_client.errors import BadAnswer, ConnectionFailed, GraceError, Overloaded, TimedOut, from_event, from_response
 from grace_client.events import Event, EventParser
 from grace_client.retries import SAFE_METHODS, Retries
 
@@ -63,13 +63,14 @@ class AsyncHttp:
         body: object = None,
         query: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
+        patient: bool = False,
     ) -> Answer:
         """Ask, and read the answer as a model.
 
         Raises:
             BadAnswer: it is none of a GRACE server.
         """
-        response = await self.request(method, path, body=body, query=query, idempotent=idempotent)
+        response = await self.request(method, path, body=body, query=query, idempotent=idempotent, patient=patient)
         return read(answer, response.content, request_id=response.headers.get("x-request-id"))
 
     async def request(
@@ -81,9 +82,15 @@ class AsyncHttp:
         query: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
         retries: Retries | None = None,
+        patient: bool = False,
     ) -> httpx.Response:
-        """Ask, again if that may help. `idempotent` says that doing it twice does no harm; GET, PUT, DELETE are."""
-        return await self._repeated(method, path, body, query, idempotent, retries or self.retries, stream=False)
+        """Ask, again if that may help. `idempotent` says that doing it twice does no harm; GET, PUT, DELETE are.
+
+        For a `patient` one, a server without room that says when to come again costs no attempt.
+        """
+        return await self._repeated(
+            method, path, body, query, idempotent, retries or self.retries, stream=False, patient=patient
+        )
 
     @asynccontextmanager
     async def events(
@@ -127,6 +134,7 @@ class AsyncHttp:
         retries: Retries,
         *,
         stream: bool,
+        patient: bool = False,
         read_timeout_s: float | None = None,
     ) -> httpx.Response:
         harmless = method in SAFE_METHODS if idempotent is None else idempotent
@@ -145,15 +153,20 @@ class AsyncHttp:
         while True:
             attempt += 1
             # Made anew each time: a request that was sent is used up.
-            request = self._pool.build_request(
-                method, path, content=content, params=query, headers=headers, timeout=timeout
-            )
+            try:
+                request = self._pool.build_request(
+                    method, path, content=content, params=query, headers=headers, timeout=timeout
+                )
+            except httpx.InvalidURL as error:
+                raise ValueError(f"what is asked for does not fit into a URL: {error}") from error
             try:
                 return await self._once(request, request_id, stream=stream)
             except GraceError as error:
                 wait_s = retries.wait_s(error, attempt=attempt, idempotent=harmless)
                 if wait_s is None:
                     raise
+                if patient and isinstance(error, Overloaded) and error.retry_after_s is not None:
+                    attempt -= 1
             await sleep(wait_s)
 
     async def _once(self, request: httpx.Request, request_id: str, *, stream: bool) -> httpx.Response:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from grace_client import wire
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -18,7 +20,11 @@ async def results_of(
     """Results in the order in which they are ready. Never more than `at_once` under way; items are taken when needed.
 
     The first error ends it: what is under way is cancelled.
+
+    Raises:
+        ValueError: `at_once` is no whole number of at least 1.
     """
+    wire.positive(at_once=at_once)
     source = each(items)
     running: set[asyncio.Future[R]] = set()
     more = True

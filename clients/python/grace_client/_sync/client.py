@@ -275,6 +275,7 @@ class GraceClient:
 
         `progress` is told (done, total) after each.
         """
+        wire.positive(batch_size=batch_size)
 
         def embed(start: int) -> tuple[int, list[Embedding]]:
             batch = texts[start : start + batch_size]
@@ -291,7 +292,9 @@ class GraceClient:
                 done += len(part)
                 if progress:
                     progress(done, len(texts))
-        return [item for start in sorted(found) for item in found[start]]
+        in_order = (item for start in sorted(found) for item in found[start])
+        # The server counts within its request.
+        return [item.model_copy(update={"index": i}) for i, item in enumerate(in_order)]
 
     def encode(self, texts: str | Sequence[str], *, dimensions: int | None = None, **options: Any) -> Floats:
         """Vectors alone, as sentence-transformers gives them: (H,) for one text, (N, H) for a list. Needs numpy.

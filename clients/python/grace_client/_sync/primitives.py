@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from grace_client import wire
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -18,7 +20,11 @@ def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> G
 
     Items and results are handled in the calling thread, work is done in others. The first error ends it, once what is
     under way has ended.
+
+    Raises:
+        ValueError: `at_once` is no whole number of at least 1.
     """
+    wire.positive(at_once=at_once)
     source = iter(items)
     running: set[Future[R]] = set()
     more = True
