@@ -22,6 +22,7 @@ from grace_client.answer import Method, Mode
 from grace_client.errors import IndexNotFound
 from grace_client.results import Found, Hit, StoredDocument
 from grace_client.twins import Twins
+from grace_client.upload import check
 
 Filter = Mapping[str, Any]
 
@@ -103,15 +104,20 @@ class GraceVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Write texts and wait until they can be found; their ids, new ones where none was given."""
+        """Write texts and wait until they can be found; their ids, new ones where none was given.
+
+        Raises:
+            GraceError: some could not be embedded; it names the first. The others can be found.
+        """
         listed = list(texts)
         vectors = self._embedding.embed_documents(listed) if self._embedding else None
         documents = _documents(listed, metadatas, ids, vectors)
         try:
-            self._twins.sync.documents.upload(self.index, documents)
+            uploaded = self._twins.sync.documents.upload(self.index, documents)
         except IndexNotFound:
             self._twins.sync.indexes.create(self.index, _settings(vectors))
-            self._twins.sync.documents.upload(self.index, documents)
+            uploaded = self._twins.sync.documents.upload(self.index, documents)
+        check(uploaded)
         return [document.id for document in documents]
 
     async def aadd_texts(
@@ -122,16 +128,21 @@ class GraceVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Write texts and wait until they can be found; their ids, new ones where none was given."""
+        """Write texts and wait until they can be found; their ids, new ones where none was given.
+
+        Raises:
+            GraceError: some could not be embedded; it names the first. The others can be found.
+        """
         listed = list(texts)
         vectors = await self._embedding.aembed_documents(listed) if self._embedding else None
         documents = _documents(listed, metadatas, ids, vectors)
         client = self._twins.concurrent
         try:
-            await client.documents.upload(self.index, documents)
+            uploaded = await client.documents.upload(self.index, documents)
         except IndexNotFound:
             await client.indexes.create(self.index, _settings(vectors))
-            await client.documents.upload(self.index, documents)
+            uploaded = await client.documents.upload(self.index, documents)
+        check(uploaded)
         return [document.id for document in documents]
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:

@@ -11,16 +11,21 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from grace.engines.base import Delta
 from grace.engines.fake import FakeEngine
+from grace.errors import InvalidInput
 from grace.prompt import Prompter
+from grace.representation import Job, Representation
 from grace_server import cli
 from grace_server.app import create_app
 from grace_server.settings import Settings
@@ -37,6 +42,17 @@ class House:
     loop: asyncio.AbstractEventLoop
     requests: list[httpx.Request] = field(default_factory=list)  # all that came in through the transports
     url: str = ""  # of one that also listens
+
+    def fails_at(self, word: str) -> AbstractContextManager[object]:
+        """Texts with a word in them are more than its engine can do."""
+        stream = self.engine.stream
+
+        def broken(job: Job) -> AsyncIterator[Delta | Representation]:
+            if word in job.text:
+                raise InvalidInput(f"{word} is too much", param="text")
+            return stream(job)
+
+        return mock.patch.object(self.engine, "stream", broken)
 
     def call(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Do something on the application's loop."""

@@ -17,7 +17,7 @@ from haystack.utils import Secret
 
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
-from grace_client import AsyncGraceClient, GraceClient, InvalidValue
+from grace_client import AsyncGraceClient, GraceClient, GraceError, InvalidValue
 from grace_client.haystack import (
     GraceDocumentEmbedder,
     GraceDocumentStore,
@@ -184,6 +184,14 @@ def test_what_the_suite_does_not_ask_of_writing(store: GraceDocumentStore) -> No
     assert store.write_documents([]) == 0
     with pytest.raises(InvalidValue):
         store.write_documents([Document(id="x" * 999, content="x")], DuplicatePolicy.OVERWRITE)
+
+
+async def test_a_document_that_cannot_be_embedded_is_not_passed_over(store: GraceDocumentStore, house: House) -> None:
+    with house.fails_at("flood"):
+        with pytest.raises(GraceError, match=r"1 of 2 documents .*'2': flood is too much"):
+            store.write_documents([Document(id="1", content="The river."), Document(id="2", content="A flood.")])
+        with pytest.raises(GraceError, match=r"1 of 1 documents .*'3'"):
+            await store.write_documents_async([Document(id="3", content="Another flood.")])
 
 
 def test_nested_filters_are_checked_to_the_bottom(store: GraceDocumentStore) -> None:

@@ -12,7 +12,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests, VectorStoreIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from grace_client import AsyncGraceClient, GraceClient, IndexNotFound, InvalidValue
+from grace_client import AsyncGraceClient, GraceClient, GraceError, IndexNotFound, InvalidValue
 from grace_client.langchain import GraceEmbeddings, GraceVectorStore
 from tests.clients.python.counting import inherited, said
 from tests.clients.python.house import House
@@ -126,6 +126,16 @@ def test_from_texts_makes_a_store_with_vectors_of_its_own(house: House) -> None:
     assert store.similarity_search("a", k=1)[0].id == "1"
     assert GraceClient("http://grace", transport=house.transport).indexes.get("lengths").dimensions == 2
     assert store.embeddings is not None
+
+
+async def test_a_text_that_cannot_be_embedded_is_not_passed_over(store: GraceVectorStore, house: House) -> None:
+    texts = ["The river rises.", "A flood comes.", "The flood goes."]
+    with house.fails_at("flood"):
+        with pytest.raises(GraceError, match=r"2 of 3 documents .*'b': flood is too much; 'c'"):
+            store.add_texts(texts, ids=["a", "b", "c"])
+        with pytest.raises(GraceError, match=r"1 of 1 documents .*'d'"):
+            await store.aadd_texts(["Another flood."], ids=["d"])
+    assert [found.id for found in store.similarity_search("river")] == ["a"]
 
 
 def test_lists_of_different_lengths_are_refused(store: GraceVectorStore) -> None:

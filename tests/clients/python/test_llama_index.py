@@ -20,7 +20,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from grace_client import AsyncGraceClient, GraceClient, IndexNotFound
+from grace_client import AsyncGraceClient, GraceClient, GraceError, IndexNotFound
 from grace_client.llama_index import GraceEmbedding, GraceVectorStore
 from tests.clients.python.house import House
 
@@ -145,6 +145,25 @@ async def test_nodes_are_chosen_and_deleted_by_id_by_document_and_by_filter(stor
     await store.adelete("nobody")
     await store.aclear()
     assert store.get_nodes() == []
+
+
+async def test_nodes_are_found_by_any_number_of_ids_of_any_length(store: GraceVectorStore, house: House) -> None:
+    ids = [f"{i:04}" for i in range(450)] + [f"{i}{chr(0x1F600) * 120}" for i in range(60)]
+    store.add([node(id, "x") for id in ids])
+    house.requests.clear()
+    assert [one.node_id for one in store.get_nodes([*ids, "nobody", *reversed(ids)])] == sorted(ids)
+    assert [one.node_id for one in await store.aget_nodes(ids)] == sorted(ids)
+    assert max(len(request.url.raw_path) for request in house.requests) < 2**15
+    assert store.get_nodes([]) == []
+
+
+async def test_a_node_that_cannot_be_embedded_is_not_passed_over(house: House) -> None:
+    store = GraceVectorStore("papers", server_embeds=True, **clients(house))
+    with house.fails_at("flood"):
+        with pytest.raises(GraceError, match=r"1 of 2 documents .*'2': flood is too much"):
+            store.add([node("1", RIVER), node("2", "A flood.")])
+        with pytest.raises(GraceError, match=r"1 of 1 documents .*'3'"):
+            await store.async_add([node("3", "Another flood.")])
 
 
 def test_queries_honour_ids_documents_and_filters(store: GraceVectorStore) -> None:

@@ -18,6 +18,7 @@ from grace_client.errors import IndexNotFound
 from grace_client.haystack.filters import filter_errors, to_server
 from grace_client.haystack.server import DEFAULT_KEY, Server
 from grace_client.results import Hit, Index, StoredDocument
+from grace_client.upload import check
 
 
 class GraceDocumentStore:
@@ -107,6 +108,7 @@ class GraceDocumentStore:
 
         Raises:
             DuplicateDocumentError: one is there already, under `FAIL`. Nothing was written.
+            GraceError: some could not be embedded; it names the first. The others can be found.
         """
         wanted = _checked(documents)
         client = self._server.clients.sync
@@ -118,10 +120,11 @@ class GraceDocumentStore:
             wanted = _without(wanted, there, policy)
         written = [_to_server(document) for document in _last_of_each(wanted)]
         try:
-            client.documents.upload(self.index, written)
+            uploaded = client.documents.upload(self.index, written)
         except IndexNotFound:
             client.indexes.create(self.index, _settings(written))
-            client.documents.upload(self.index, written)
+            uploaded = client.documents.upload(self.index, written)
+        check(uploaded)
         return len(wanted)
 
     async def write_documents_async(
@@ -138,10 +141,11 @@ class GraceDocumentStore:
             wanted = _without(wanted, there, policy)
         written = [_to_server(document) for document in _last_of_each(wanted)]
         try:
-            await client.documents.upload(self.index, written)
+            uploaded = await client.documents.upload(self.index, written)
         except IndexNotFound:
             await client.indexes.create(self.index, _settings(written))
-            await client.documents.upload(self.index, written)
+            uploaded = await client.documents.upload(self.index, written)
+        check(uploaded)
         return len(wanted)
 
     def delete_documents(self, document_ids: list[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode
@@ -24,6 +26,7 @@ from grace_client.errors import IndexNotFound
 from grace_client.llama_index.filters import to_server
 from grace_client.results import Found, Hit, StoredDocument
 from grace_client.twins import Twins
+from grace_client.upload import check
 
 _METHODS: dict[VectorStoreQueryMode, Method] = {
     VectorStoreQueryMode.DEFAULT: "dense",
@@ -32,6 +35,7 @@ _METHODS: dict[VectorStoreQueryMode, Method] = {
     VectorStoreQueryMode.SPARSE: "lexical",
 }
 _NODE_ID = "_node_id"
+_SLICE, _SLICE_CHARS = 200, 2**14  # ids asked for at once, and what they take in a URL, of which 64 KiB get through
 
 
 class GraceVectorStore(BasePydanticVectorStore):
@@ -80,38 +84,55 @@ class GraceVectorStore(BasePydanticVectorStore):
         return self._twins.sync
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Write nodes and wait until they can be found; their ids."""
+        """Write nodes and wait until they can be found; their ids.
+
+        Raises:
+            GraceError: some could not be embedded; it names the first. The others can be found.
+        """
         documents = [self._document(node) for node in nodes]
         client = self._twins.sync
         try:
-            client.documents.upload(self.index, documents)
+            uploaded = client.documents.upload(self.index, documents)
         except IndexNotFound:
             client.indexes.create(self.index, _settings(documents))
-            client.documents.upload(self.index, documents)
+            uploaded = client.documents.upload(self.index, documents)
+        check(uploaded)
         return [document.id for document in documents]
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Write nodes and wait until they can be found; their ids."""
+        """Write nodes and wait until they can be found; their ids.
+
+        Raises:
+            GraceError: some could not be embedded; it names the first. The others can be found.
+        """
         documents = [self._document(node) for node in nodes]
         client = self._twins.concurrent
         try:
-            await client.documents.upload(self.index, documents)
+            uploaded = await client.documents.upload(self.index, documents)
         except IndexNotFound:
             await client.indexes.create(self.index, _settings(documents))
-            await client.documents.upload(self.index, documents)
+            uploaded = await client.documents.upload(self.index, documents)
+        check(uploaded)
         return [document.id for document in documents]
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes by their ids, a filter, or both."""
-        chosen = to_server(filters, **{_NODE_ID: node_ids})
-        return [self._node(one) for one in self._twins.sync.documents.list(self.index, filter=chosen)]
+        return [
+            self._node(one)
+            for some in _slices(node_ids)
+            for one in self._twins.sync.documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
+        ]
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """Nodes by their ids, a filter, or both."""
-        chosen = to_server(filters, **{_NODE_ID: node_ids})
-        return [self._node(one) async for one in self._twins.concurrent.documents.list(self.index, filter=chosen)]
+        documents = self._twins.concurrent.documents
+        return [
+            self._node(one)
+            for some in _slices(node_ids)
+            async for one in documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
+        ]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document."""
@@ -187,6 +208,23 @@ class GraceVectorStore(BasePydanticVectorStore):
             similarities=[hit.score for hit in found.hits],
             ids=[hit.id for hit in found.hits],
         )
+
+
+def _slices(ids: Sequence[str] | None) -> Iterator[Sequence[str] | None]:
+    """Ids in the order in which the server lists them, no more at once than a URL holds. None and [] are one slice."""
+    if not ids:
+        yield ids
+        return
+    taken: list[str] = []
+    chars = 0
+    for id in sorted(set(ids)):
+        more = len(quote(json.dumps(id)))
+        if taken and (len(taken) == _SLICE or chars + more > _SLICE_CHARS):
+            yield taken
+            taken, chars = [], 0
+        taken.append(id)
+        chars += more
+    yield taken
 
 
 def _settings(documents: Sequence[wire.Document]) -> dict[str, Any]:
