@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from grace_client._async.client import AsyncGraceClient
 from grace_client._sync.client import GraceClient
@@ -13,7 +14,8 @@ class Twins:
     """Each client is made when it is first used, unless it was given.
 
     There is an asynchronous one per event loop: connections belong to the loop they were opened on, and programs that
-    call `asyncio.run` twice have two.
+    call `asyncio.run` twice have two. It is closed when its loop ends as `asyncio.run` ends it, and let go when the
+    loop is closed without that.
     """
 
     def __init__(
@@ -25,7 +27,8 @@ class Twins:
     ) -> None:
         self._url, self._api_key = url, api_key
         self._client, self._given = client, async_client
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGraceClient] = WeakKeyDictionary()
+        # Not a weak dictionary: open connections refer to their loop, so that no key would ever be let go.
+        self._by_loop: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
 
     @property
     def sync(self) -> GraceClient:
@@ -40,6 +43,27 @@ class Twins:
         if self._given is not None:
             return self._given
         loop = asyncio.get_running_loop()
-        if loop not in self._by_loop:
-            self._by_loop[loop] = AsyncGraceClient(self._url, api_key=self._api_key)
-        return self._by_loop[loop]
+        of_loop = self._by_loop.get(loop)
+        if of_loop is None or of_loop.closed:
+            for other in [other for other in list(self._by_loop) if other.is_closed()]:
+                self._by_loop.pop(other, None)
+            of_loop = self._by_loop[loop] = _OfLoop(AsyncGraceClient(self._url, api_key=self._api_key))
+        return of_loop.client
+
+
+class _OfLoop:
+    """A client that is closed with the running loop, which ends the asynchronous generators that were begun on it."""
+
+    def __init__(self, client: AsyncGraceClient) -> None:
+        self.client = client
+        self.closed = False
+        self._life = self._until_the_end()
+        with suppress(StopIteration):  # begun, with nothing to wait for
+            self._life.__anext__().send(None)
+
+    async def _until_the_end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.closed = True
+            await self.client.aclose()
