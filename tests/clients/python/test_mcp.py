@@ -100,6 +100,14 @@ async def test_an_agent_adds_finds_and_is_told_why(house: House) -> None:
         assert "BM25" in words["hits"][0]["no_reasons"]
 
 
+async def test_as_many_reasons_are_named_as_are_asked_for(house: House) -> None:
+    long = {"id": "1", "text": " ".join(f"The river has bend number {i}." for i in range(12))}
+    async with agent(house) as client:
+        await called(client, "add_documents", documents=[long], index="papers", create_index=True)
+        [hit] = (await called(client, "search", query="Where does it bend?", index="papers", reasons=20))["hits"]
+        assert len(hit["reasons"]) == 20
+
+
 async def test_texts_are_read_and_compared(house: House) -> None:
     async with agent(house) as client:
         read = await called(client, "embed", texts=["a river", "a stream", "a river"])

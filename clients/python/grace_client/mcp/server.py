@@ -57,7 +57,9 @@ def make_server(client: AsyncGraceClient, *, writable: bool = True) -> MCPServer
     ) -> answers.SearchAnswer:
         """Find the documents nearest to a query. Each comes with its rationale and with what made its score."""
         with _told():
-            found = await client.search(query, index=index, k=k, method=method, filter=filter, explain=reasons > 0)
+            found = await client.search(
+                query, index=index, k=k, method=method, filter=filter, explain=reasons > 0, top_pairs=reasons
+            )
         return answers.SearchAnswer(
             query_rationale=found.query.rationale.text if found.query.rationale else None,
             exact=found.exact,
