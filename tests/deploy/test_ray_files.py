@@ -103,6 +103,22 @@ def test_pods_have_no_rights_and_ray_tells_nobody() -> None:
         assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
 
 
+def test_every_claim_a_pod_mounts_is_made_here() -> None:
+    claims = {document["metadata"]["name"] for document in MANIFEST if document["kind"] == "PersistentVolumeClaim"}
+    for group in GROUPS:
+        for volume in group["template"]["spec"]["volumes"]:
+            assert volume.get("persistentVolumeClaim", {}).get("claimName", "grace-data") in claims, volume
+
+
+def test_the_operator_is_let_in_by_the_label_it_has_however_it_was_installed() -> None:
+    """By name it is kuberay-operator (Helm) or kuberay (kustomize), as every Ray pod is. Both set the component."""
+    [policy] = [document for document in MANIFEST if document["kind"] == "NetworkPolicy"]
+    [within, door] = policy["spec"]["ingress"]
+    [_, operator] = within["from"]
+    assert operator["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}
+    assert door == {"ports": [{"port": 8000}]}
+
+
 def test_the_manifest_is_of_the_ray_that_was_tested() -> None:
     assert f"ray=={CLUSTER['rayVersion']}" in (ROOT / "deploy/image/ray.lock").read_text().splitlines()
 
