@@ -12,6 +12,7 @@ import yaml
 
 from grace_server.routes import cohere, embed, openai, tei
 from grace_server.settings import Settings
+from tests.deploy import settings_schema
 from tests.support import dockerfile
 
 ROOT = Path(__file__).parents[2]
@@ -89,11 +90,35 @@ def test_the_cases_render_every_template() -> None:
         ({"embed": {"autoscaling": {"kind": "vpa"}}}, "kind"),
         ({"apiKeys": {"keys": ["short"]}}, "keys"),
         ({"apiKeys": {"keys": ["0123456789abcdef,1"]}}, "keys"),
+        ({"settings": {"max_queued_request": 8192}}, "max_queued_request"),
+        ({"settings": {"max_queued_requests": -1}}, "max_queued_requests"),
+        ({"settings": {"dtype": "float16"}}, "dtype"),
+        ({"settings": {"cache": "no"}}, "cache"),
+        *(({"settings": {name: "x"}}, name) for name in sorted(settings_schema.NOT_HERE)),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], told: str) -> None:
     with pytest.raises(helm_python.HelmError, match=told):
         helm_python.Chart.load(CHART).validate_schema(values)
+
+
+def test_the_schema_knows_the_settings_of_the_service() -> None:
+    text = settings_schema.SCHEMA.read_text(encoding="utf-8")
+    assert text == settings_schema.renewed(text), "run: python -m tests.deploy.settings_schema"
+
+
+def test_it_takes_every_default_and_what_the_service_would_take_apart() -> None:
+    defaults = Settings().model_dump(mode="json", exclude=settings_schema.NOT_HERE)
+    assert defaults.keys() == settings_schema.properties().keys()
+    for settings in (defaults, {"model_aliases": "a,b", "engine_args": '{"seed": 1}', "queue_timeout_s": 30}):
+        helm_python.Chart.load(CHART).validate_schema({"settings": settings})
+
+
+def test_what_the_image_sets_is_refused_since_it_would_win_over_the_file() -> None:
+    names = dockerfile.read(ROOT / "Dockerfile")["cuda"].environment()
+    image = {name.removeprefix("GRACE_").lower() for name in names if name.startswith("GRACE_")}
+    assert image == {"host", "port", "data_dir"}
+    assert image <= settings_schema.NOT_HERE
 
 
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES)
@@ -225,6 +250,20 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
     assert [port["port"] for rule in everything["egress"] for port in rule["ports"]] == [53, 53, 4318, 6333]
     fetching = rendered(CASES["embedding only"])["NetworkPolicy", "grace"]["spec"]
     assert [port["port"] for rule in fetching["egress"] for port in rule["ports"]] == [53, 53, 443]
+
+
+def test_an_ingress_controller_is_let_in_where_there_is_an_ingress() -> None:
+    def sources(values: dict[str, Any]) -> list[Any]:
+        rules = rendered(values)["NetworkPolicy", "grace"]["spec"]["ingress"]
+        return [source for rule in rules for source in rule["from"]]
+
+    own, nginx = {"podSelector": {}}, {"kubernetes.io/metadata.name": "ingress-nginx"}
+    assert sources({}) == [own]
+    assert sources({"ingress": {"enabled": True}}) == [own, {"namespaceSelector": {"matchLabels": nginx}}]
+    other = {"namespaceSelector": {"matchLabels": {"a": "b"}}}
+    chosen = {"ingress": {"enabled": True}, "networkPolicy": {"fromIngress": [other]}}
+    assert sources(chosen) == [own, other]
+    assert sources({"networkPolicy": {"from": []}}) == []
 
 
 def test_every_path_of_the_ingress_ends_at_a_service() -> None:
