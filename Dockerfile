@@ -66,6 +66,7 @@ RUN --mount=type=bind,source=deploy/image/cuda.lock,target=/tmp/cuda.lock \
     uv pip install --system --no-cache --no-deps -r /tmp/cuda.lock
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/tmp/wheels \
     uv pip install --system --no-cache --no-deps --no-index /tmp/wheels/*.whl
+# Compiled kernels are mapped from where they were written, and Docker mounts `--tmpfs /tmp` noexec.
 ENV HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     GRACE_HOST=0.0.0.0 \
@@ -75,7 +76,10 @@ ENV HOME=/tmp \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     VLLM_NO_USAGE_STATS=1 \
-    VLLM_CACHE_ROOT=/data/vllm
+    VLLM_CACHE_ROOT=/data/vllm \
+    TRITON_CACHE_DIR=/data/triton \
+    TORCHINDUCTOR_CACHE_DIR=/data/inductor \
+    FLASHINFER_WORKSPACE_BASE=/data/flashinfer
 RUN grace-serve --help > /dev/null
 USER 10001:10001
 VOLUME ["/data", "/models"]

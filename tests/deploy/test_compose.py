@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,6 +68,28 @@ def test_prometheus_finds_its_configuration_and_the_service() -> None:
     [mount] = [v for v in SERVICES["prometheus"]["volumes"] if v.startswith("../prometheus")]
     inside = mount.split(":")[1]
     assert f"--config.file={inside}/prometheus.yml" in SERVICES["prometheus"]["command"]
+
+
+def test_the_key_prometheus_may_need_lies_in_the_folder_it_sees(tmp_path: Path) -> None:
+    folder = tmp_path / "prometheus"
+    shutil.copytree(FOLDER.parent / "prometheus", folder)
+    file = folder / "prometheus.yml"
+    file.write_text(re.sub(r"# (authorization:|  credentials_file:)", r"\1", file.read_text()))
+    [job] = yaml.safe_load(file.read_text())["scrape_configs"]
+    key = job["authorization"]["credentials_file"]
+    assert key == Path(key).name, "relative: to the folder of the configuration"
+    ignored = subprocess.run(["git", "check-ignore", "-q", FOLDER.parent / "prometheus" / key], cwd=FOLDER)
+    assert ignored.returncode in (0, 128), "a key must not be committed"  # 128: no checkout
+    (folder / key).write_text("0123456789abcdef\n")
+    if shutil.which("promtool"):
+        done = subprocess.run(["promtool", "check", "config", file], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_kernels_of_a_gpu_are_compiled_into_the_volume_and_not_into_what_docker_mounts_noexec() -> None:
+    found = STAGES["cuda"].environment()
+    caches = ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE")
+    assert all(found[name].startswith(f"{found['GRACE_DATA_DIR']}/") for name in caches)
 
 
 def test_only_qdrant_has_to_be_asked_for() -> None:

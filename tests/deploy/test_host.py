@@ -52,10 +52,24 @@ def test_the_unit_stops_restarts_and_configures_as_the_service_wants() -> None:
     service = unit()
     assert service["KillMode"] == "mixed"
     assert float(service["TimeoutStopSec"]) >= Settings().drain_timeout_s + 15
-    assert service["RestartPreventExitStatus"] == str(life.EXIT_USAGE)
+    assert service["RestartPreventExitStatus"] == f"{life.EXIT_USAGE} {life.EXIT_MODEL}"
     for pair in service["Environment"].split():
         name = pair.partition("=")[0]
         assert not name.startswith("GRACE_") or name.removeprefix("GRACE_").lower() in Settings.model_fields
+
+
+def test_the_page_s_environment_file_is_one_the_unit_reads(tmp_path: Path) -> None:
+    """The line of the page is run, into a folder that is not there yet. What it writes has to be settings."""
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^printf .*grace\.env", page, re.MULTILINE)
+    [optional] = re.findall("^EnvironmentFile=-(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert line.endswith(f" {optional}")
+    subprocess.run(line.replace(optional, f"{tmp_path}{optional}"), shell=True, check=True)
+    written = tmp_path / optional.lstrip("/")
+    assert written.stat().st_mode & 0o777 == 0o600
+    pairs = dict(setting.split("=", 1) for setting in written.read_text().splitlines())
+    assert pairs.pop("HF_HUB_OFFLINE") == "0", "the unit's own is 1, with a cache that is empty at first"
+    assert {name.removeprefix("GRACE_").lower() for name in pairs} <= Settings.model_fields.keys()
 
 
 def test_shellcheck_has_nothing_to_say_of_the_script() -> None:
