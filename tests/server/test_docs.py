@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from grace_server import life, settings_table
@@ -37,13 +39,17 @@ def test_every_exit_code_is_explained() -> None:
 
 def test_every_error_code_is_explained() -> None:
     text = page("api.md")
+    import_module("grace_server.index.errors")
+    if find_spec("ray"):
+        import_module("grace_server.replicas.engine")
 
-    def codes(kind: type[ApiError]) -> set[tuple[int, str]]:
-        found = {(kind.status, kind.code)} if kind.__module__ == "grace_server.errors" else set()
-        return found.union(*(codes(sub) for sub in kind.__subclasses__()))
+    def rows(kind: type[ApiError]) -> set[tuple[int, str, str]]:
+        found = {(kind.status, kind.type, kind.code)} if kind.__module__.startswith("grace_server.") else set()
+        return found.union(*(rows(sub) for sub in kind.__subclasses__()))
 
-    for status, code in codes(ApiError) - {(499, "client_closed_request")}:
-        assert re.search(rf"^\| {status} \|.*`{code}`", text, re.MULTILINE), (status, code)
+    wanted = rows(ApiError) - {(499, "client_error", "client_closed_request")}
+    for status, kind, code in wanted:
+        assert re.search(rf"^\| {status} \| `{kind}` \| `{code}`", text, re.MULTILINE), (status, kind, code)
 
 
 async def test_every_route_is_explained(serve: Serve) -> None:
