@@ -21,6 +21,7 @@ from grace_training.errors import BadRecipe, SaveFailed
 from grace_training.export import Provenance
 from grace_training.recipe import load_recipe
 from grace_training.run import Run
+from tests.training.conftest import examples
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 BACKBONE = "qwen2.5-1.5b-supervised.yaml"
@@ -96,6 +97,71 @@ def test_a_stopped_run_goes_on(words: list[str], tmp_path: Path) -> None:
     assert main([*words, "max_steps=3", "--resume", str(tmp_path / "run" / "checkpoint-3")]) == 2
 
 
+def steps_measured(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "heldout.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_that_goes_on_has_one_history(words: list[str], tmp_path: Path) -> None:
+    """From an earlier checkpoint: what was measured after it is measured again, what was before it is there."""
+    run = tmp_path / "run"
+    assert main([*words, "max_steps=3", "eval_steps=1"]) == 0
+    whole = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    assert steps_measured(run) == [0, 1, 2, 3]
+    with (run / "heldout.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"step": 4, "ndcg')  # as if it had been cut short
+    assert main([*words, "max_steps=3", "eval_steps=1", "--resume", str(run / "checkpoint-1")]) == 0
+    assert steps_measured(run) == [0, 1, 2, 3]
+    again = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    measured = [[(e["step"], e["eval_margin"]) for e in h if "eval_margin" in e] for h in (whole, again)]
+    assert [step for step, _ in measured[1]] == [0, 1, 2, 3]
+    for (_, once), (_, twice) in zip(*measured, strict=True):
+        assert twice == pytest.approx(once, abs=1e-5)
+
+
+def test_a_second_run_is_not_mixed_with_the_first(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert main([*words, "save_strategy=no", "max_steps=1"]) == 0
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    assert main([*words, "max_steps=1"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"output_dir {run} holds a run (final): --resume goes on with it, another output_dir" in error
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    assert main([*words, "--resume", str(run / "final")]) == 2
+    assert "nothing to resume from" in capsys.readouterr().err
+
+
+def test_a_run_that_left_no_weights_begins_anew(words: list[str], tmp_path: Path) -> None:
+    """As `miniature` does, whose runs keep no checkpoints: what one that was cut short had measured is set aside."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log").write_text("a line\n", encoding="utf-8")
+    (run / "heldout.jsonl").write_text('{"step": 0, "margin": [9.0]}\n{"step": 15, "mar', encoding="utf-8")
+    assert main([*words, "save_strategy=no", "max_steps=1"]) == 0
+    assert steps_measured(run) == [0, 1]
+    assert "9.0" in (run / "heldout.jsonl.old").read_text(encoding="utf-8")
+    assert (run / "log").exists()
+
+
+@pytest.mark.parametrize("method", ["contrastive", "simcse"])
+def test_a_baseline_that_was_stopped_ends_where_it_would_have(words: list[str], tmp_path: Path, method: str) -> None:
+    words = [*words, f"method={method}", "per_device_train_batch_size=3", "max_steps=6", "logging_steps=1"]
+    run = tmp_path / "run"
+    assert main(words) == 0
+    weights = (run / "final" / "model.safetensors").read_bytes()
+    losses = [e["loss"] for e in json.loads((run / "history.json").read_text(encoding="utf-8")) if "loss" in e]
+    middle = Checkpoint.load(run / "checkpoint-5")
+    assert json.loads((middle.folder / "config.json").read_text(encoding="utf-8")).get("attention_dropout", 0.0) == 0.0
+    assert embed(middle.folder, "Who built it?", "direct").vector().shape == (64,)
+    assert main([*words, "--resume", str(run / "checkpoint-5")]) == 0  # within the second epoch
+    assert (run / "final" / "model.safetensors").read_bytes() == weights
+    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    assert [e["loss"] for e in history if "loss" in e] == losses
+    assert history[0]["step"] == 0
+    assert "eval_margin" in history[0]
+    (run / "checkpoint-6" / "grace.json").unlink()
+    assert main([*words, "--resume", str(run / "checkpoint-6")]) == 2
+
+
 def test_a_lora_run_exports_the_model_it_trained(words: list[str], tmp_path: Path, model_folder: Path) -> None:
     """The checkpoint on the way holds the adapter; the finished one is the base with that adapter merged."""
     from peft import PeftModel
@@ -124,6 +190,68 @@ def test_a_baseline_comes_in_the_same_form(words: list[str], tmp_path: Path, met
     trained, base = embed(final, "Who built it?", "direct"), embed(model_folder, "Who built it?", "direct")
     assert float(trained.vector() @ base.vector()) < 0.9999
     assert checkpoint.config.provenance["scores"]
+
+
+def test_what_means_nothing_to_a_baseline_is_said(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    words = [*words, "method=simcse", "per_device_train_batch_size=3", "max_steps=1", "eval_strategy=steps"]
+    assert main([*words, "reward.hard_weight=0.1", "reward.temperature=0.2"]) == 0
+    said = "eval_strategy, num_generations, reward.hard_weight have no effect on simcse"
+    assert f"note: {said}" in capsys.readouterr().err
+    final = tmp_path / "run" / "final"
+    card = (final / "README.md").read_text(encoding="utf-8")
+    assert "`simcse`: `eval_strategy`, `num_generations`, `reward.hard_weight`." in card
+    assert Checkpoint.load(final).config.provenance["unused"][0] == "eval_strategy"
+    assert main([*words, "--dry-run"]) == 0
+    assert "unused     eval_strategy, num_generations: of no effect on simcse" in capsys.readouterr().out
+
+
+def test_a_baseline_is_trained_as_its_recipe_says(
+    words: list[str], prompter: Prompter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever sentence-transformers knows is handed on."""
+    from grace_training.baselines import train
+
+    settings = {"adam_beta2": 0.9, "lr_scheduler_kwargs": {"num_cycles": 2}, "optim": "adafactor", "data_seed": 3}
+    more = {"output_dir": "x", "use_cpu": True, "lr_scheduler_type": "cosine"}
+
+    class Stop(Exception):
+        pass
+
+    def look(trainer: Any, **_: Any) -> None:
+        assert {name: getattr(trainer.args, name) for name in settings} == settings
+        raise Stop
+
+    monkeypatch.setattr(train.BaselineTrainer, "train", look)
+    with pytest.raises(Stop):
+        train.Baseline("contrastive", prompter, dropout=0.0).train(examples(4), {**settings, **more}, temperature=0.1)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lora_rank=4", "lora_rank: contrastive trains all weights"),
+        ("pooling=last", "pooling: contrastive pools the text by mean"),
+        ("num_negatives=2", "num_negatives: contrastive takes the first negative"),
+        ("load_best_model_at_end=true", "load_best_model_at_end: not with contrastive"),
+    ],
+)
+def test_what_a_baseline_cannot_do_is_refused(words: list[str], word: str, message: str, capsys: Any) -> None:
+    assert main([*words, "method=contrastive", "eval_strategy=steps", "eval_steps=1", word]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_negatives_are_not_left_out_in_silence(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    from grace_training.baselines import contrastive
+
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"query": "q", "positive": "p"}\n')
+    assert main([*words, "method=contrastive", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "1 of 13 examples have no negative, the first is train.jsonl:13" in error
+    assert main([*words, "method=contrastive", "num_negatives=0", "--dry-run"]) == 0
+    assert contrastive.dataset(examples(2)).column_names == ["anchor", "positive", "negative"]
+    assert contrastive.dataset(examples(2), num_negatives=0).column_names == ["anchor", "positive"]
+    assert contrastive.dataset(examples(2, negatives=0)).column_names == ["anchor", "positive"]
 
 
 def test_simcse_without_dropout_is_refused(words: list[str], capsys: Any) -> None:

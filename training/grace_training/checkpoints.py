@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from safetensors import SafetensorError
 
 from grace.checkpoint import CONFIG_FILE, CheckpointConfig, save_config
 from grace_training.errors import SaveFailed
+
+STATE_FILE = "trainer_state.json"  # of transformers
 
 
 @contextmanager
@@ -41,6 +44,16 @@ def latest(output_dir: Path) -> Path | None:
     found = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
     whole = [p for p in found if (p / CONFIG_FILE).exists()]
     return max(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+
+
+def can_resume(folder: Path) -> bool:
+    """Whether it is complete and knows how far its run had come; a finished checkpoint does not."""
+    return (folder / CONFIG_FILE).exists() and (folder / STATE_FILE).exists()
+
+
+def step(folder: Path) -> int:
+    """How far the run of a complete checkpoint had come."""
+    return int(json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"])
 
 
 def trained_on(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(run.bad)} bad rows skipped:", *run.bad[:20], sep="\n    ", file=sys.stderr)
         for term in run.inert:
             print(f"note: {term} is equal within a group and will have no effect", file=sys.stderr)
+        if run.unused:
+            print(f"note: {', '.join(run.unused)} have no effect on {recipe.method}", file=sys.stderr)
         folder = run.train(run.resume_from(options.resume))
     except GraceError as error:
         print(f"grace-train: {error}", file=sys.stderr)

@@ -39,6 +39,8 @@ def plan(run: Run) -> list[str]:
         ]
     lines.append(f"memory     about {_memory(run) / GIB:.2f} GiB for weights, gradients, Adam and activations")
     lines += [f"inert      {term}: equal within a group, the advantage cancels it" for term in run.inert]
+    if run.unused:
+        lines.append(f"unused     {', '.join(run.unused)}: of no effect on {run.recipe.method}")
     return lines
 
 

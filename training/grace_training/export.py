@@ -35,6 +35,7 @@ class Provenance:
     scores: dict[str, float] = field(default_factory=dict)
     inert: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()  # from the paper
+    unused: tuple[str, ...] = ()  # settings that mean nothing to the method
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,9 @@ def model_card(
     if provenance.inert:
         lines += ["## Terms without effect", "", "Equal for all rollouts of a group, so the advantage cancels them:"]
         lines += ["", *[f"- {term}" for term in provenance.inert], ""]
+    if provenance.unused:
+        names = ", ".join(f"`{name}`" for name in provenance.unused)
+        lines += ["## Settings without effect", "", f"They mean nothing to `{provenance.method}`: {names}.", ""]
     if provenance.deviations:
         lines += ["## Where this run departs from the paper", "", *[f"- {line}" for line in provenance.deviations], ""]
         lines += ["Reasons, and where the paper's released code differs: `docs/paper.md` of the project.", ""]

@@ -6,9 +6,10 @@ Q queries, D documents, H hidden size. Rationales are written greedily.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -101,3 +102,31 @@ def keep(folder: Path, step: int, measured: dict[str, Tensor]) -> None:
     line = {"step": step, **{name: [round(v, 6) for v in values.tolist()] for name, values in measured.items()}}
     with (folder / RECORD).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
+
+
+def first(folder: Path) -> dict[str, float]:
+    """Means of what was kept before the first step; empty where nothing was."""
+    line = next((line for line in _kept(folder) if line["step"] == 0), {})
+    return {name: statistics.fmean(values) for name, values in line.items() if name != "step"}
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Take out what was kept after a step: a run that goes on from there measures it again."""
+    path = folder / RECORD
+    if path.exists():
+        partial = path.with_name(f".{RECORD}.partial")
+        partial.write_text(
+            "".join(json.dumps(line) + "\n" for line in _kept(folder) if line["step"] <= step), encoding="utf-8"
+        )
+        partial.replace(path)
+
+
+def _kept(folder: Path) -> list[dict[str, Any]]:
+    path = folder / RECORD
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue  # cut short when the run was
+    return lines

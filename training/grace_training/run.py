@@ -26,6 +26,7 @@ from grace_training.recipe import Recipe
 from grace_training.trainer import GraceTrainer
 
 FINAL = "final"  # the exported checkpoint, in the run's output_dir
+HISTORY = "history.json"  # what was logged
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 
 
@@ -63,6 +64,12 @@ class Run:
             skip_bad=recipe.skip_bad,
             limit=recipe.limit,
         )
+        self.unused: list[str] = []  # settings that mean nothing to the method
+        if recipe.method != "grace":
+            from grace_training.baselines import train as baseline  # slow to import
+
+            baseline.check(recipe.method, recipe.settings, self.data.examples, lora_rank=recipe.lora_rank)
+            self.unused = baseline.unused(recipe.method, recipe.settings)
         self.held_out: Data | None = None
         if recipe.eval_data is not None:
             self.held_out = read(
@@ -102,7 +109,7 @@ class Run:
         if wanted is None:
             return None
         found = checkpoints.latest(self.folder) if wanted == "latest" else Path(wanted)
-        if found is None or not (found / "grace.json").exists():
+        if found is None or not checkpoints.can_resume(found):
             raise BadRecipe(f"nothing to resume from: no complete checkpoint at {found or self.folder}")
         return str(found)
 
@@ -110,16 +117,39 @@ class Run:
         """Train, measure, export; the folder of the finished checkpoint.
 
         Raises:
+            BadRecipe: the folder holds another run, and this one does not go on from it.
             SaveFailed: the disk is full, or the folder cannot be written. Checkpoints that were complete still are.
         """
         set_seed(self.args.seed)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self.args.process_index == 0:
+                self._settle_in(resume)
             return self._train_grace(resume) if self.recipe.method == "grace" else self._train_baseline(resume)
         except OSError as error:
             if error.errno not in UNWRITABLE:  # a network's errors are of this class too
                 raise
             raise SaveFailed(f"{self.folder} cannot be written: {error}") from error
+
+    def _settle_in(self, resume: str | None) -> None:
+        """See to it that the folder holds nothing that this run would be mixed with."""
+        if resume is not None:
+            heldout.rewind(self.folder, checkpoints.step(Path(resume)))
+            return
+        weights = sorted(p.name for p in self.folder.iterdir() if p.name.startswith("checkpoint-") or p.name == FINAL)
+        if weights:
+            raise BadRecipe(
+                f"output_dir {self.folder} holds a run ({', '.join(weights)}): --resume goes on with it, another "
+                "output_dir begins a new one"
+            )
+        # A run that ended before it left any weights cannot be gone on with: it begins anew.
+        for name in (heldout.RECORD, HISTORY):
+            if (self.folder / name).exists():
+                (self.folder / name).replace(self.folder / f"{name}.old")
+
+    def _before(self) -> dict[str, float]:
+        """The held-out figures from before the first step of the run that is gone on with."""
+        return {f"eval_{name}": value for name, value in heldout.first(self.folder).items()}
 
     def _train_grace(self, resume: str | None) -> Path:
         held_out = self.held_out.examples if self.held_out else None
@@ -134,7 +164,7 @@ class Run:
             peft_config=self._lora(),
         )
         trainer.remove_callback(PrinterCallback)  # `Progress` says what matters, the log holds the rest
-        before = trainer.evaluate() if held_out and resume is None else None
+        before = self._before() if resume is not None else trainer.evaluate() if held_out else {}
         try:
             trainer.train(resume_from_checkpoint=resume)
         finally:
@@ -158,7 +188,7 @@ class Run:
 
         assert self.recipe.method != "grace"
         baseline = Baseline(self.recipe.method, self.prompter, dropout=self.recipe.dropout)
-        before = self._measured(baseline, 0)
+        before = self._before() if resume is not None else self._measured(baseline, 0)
         temperature = self.args.reward_settings().temperature
         trainer = baseline.train(self.data.examples, self.recipe.settings, temperature=temperature, resume=resume)
         scores = self._measured(baseline, trainer.state.global_step)
@@ -174,7 +204,8 @@ class Run:
         if self.held_out is None:
             return {}
         measured = heldout.measure(self.held_out.examples, baseline.encode)
-        heldout.keep(self.folder, step, measured)
+        if self.args.process_index == 0:
+            heldout.keep(self.folder, step, measured)
         return {f"eval_{name}": value for name, value in heldout.means(measured).items()}
 
     def _lora(self) -> Any:
@@ -224,10 +255,11 @@ class Run:
             base_data=checkpoints.trained_on(self.prompter.checkpoint.config.provenance),
             scores=scores,
             inert=tuple(self.inert),
+            unused=tuple(self.unused),
             deviations=tuple(deviations(self.args, self.args.world_size)) if self.recipe.method == "grace" else (),
         )
         if main:  # before anything is drawn: what was logged is not to be had again
-            (self.folder / "history.json").write_text(json.dumps(state.log_history, indent=1), encoding="utf-8")
+            (self.folder / HISTORY).write_text(json.dumps(state.log_history, indent=1), encoding="utf-8")
         drawn = curves.write(state.log_history, self.folder) if main else []
         folder = export(
             self.folder / FINAL,

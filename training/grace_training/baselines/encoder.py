@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from grace.prompt import Prompter
 from grace.representation import Role
@@ -60,6 +61,11 @@ class DirectEncoder(InputModule):
     def get_embedding_dimension(self) -> int:
         """H."""
         return self._prompter.checkpoint.hidden_size
+
+    def load_weights(self, folder: str) -> None:
+        """Take the weights that `save` wrote."""
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """The causal LM and its tokenizer, as Hugging Face folders hold them."""

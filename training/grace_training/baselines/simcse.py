@@ -27,8 +27,7 @@ def dataset(examples: list[Example]) -> Dataset:
 
 
 def switch_on_dropout(model: Any, rate: float) -> None:
-    """Set attention dropout in config and layers; layers copy it when they are built."""
-    model.config.attention_dropout = rate
+    """Set attention dropout in the layers, which copied it when they were built; checkpoints keep the config's own."""
     for module in model.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = rate

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,36 +14,74 @@ from sentence_transformers.sentence_transformer.training_args import SentenceTra
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from grace.checkpoint import CheckpointConfig
 from grace.prompt import Prompter
+from grace_training import checkpoints
 from grace_training.baselines import contrastive, simcse
 from grace_training.baselines.encoder import DirectEncoder
 from grace_training.carried import keep_carried
 from grace_training.data import Example
+from grace_training.errors import BadRecipe
 
-# What a baseline takes from the settings of a run; rollouts and rewards mean nothing to it.
-TAKEN = (
-    "output_dir",
-    "max_steps",
-    "num_train_epochs",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "seed",
-    "use_cpu",
-    "bf16",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "logging_steps",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "report_to",
-    "disable_tqdm",
-    "max_grad_norm",
-    "run_name",
-)
+KNOWN = {field.name for field in fields(SentenceTransformerTrainingArguments)}
+MEASURING = {"do_eval", "prediction_loss_only", "metric_for_best_model", "greater_is_better"}  # and all that is eval_*
+USED = {"max_input_tokens", "max_completion_length", "preset", "objective", "pooling"}  # by the run itself
+REFUSED = {
+    "fsdp": "the weights are saved from one process, which must hold them whole",
+    "fsdp_config": "the weights are saved from one process, which must hold them whole",
+    "deepspeed": "the weights are saved from one process, which must hold them whole",
+    "load_best_model_at_end": "it is measured before and after training, not on the way",
+}
+
+
+def handed_on(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that are sentence-transformers' own too. Held-out figures are ours, so it is told of none."""
+    return {name: value for name, value in settings.items() if name in KNOWN and not _measuring(name)}
+
+
+def unused(method: str, settings: Mapping[str, Any]) -> list[str]:
+    """Settings that mean nothing to a baseline: of rollouts and rewards, and of measuring on the way."""
+    used = USED | ({"num_negatives"} if method == "contrastive" else set())
+    reward = [f"reward.{name}" for name in settings.get("reward", {}) if name != "temperature"]
+    return sorted([name for name in settings if name not in {*handed_on(settings), *used, "reward"}] + reward)
+
+
+def check(method: str, settings: Mapping[str, Any], examples: list[Example], *, lora_rank: int) -> None:
+    """Whether a baseline can do as the settings say, on these examples.
+
+    Raises:
+        BadRecipe: it cannot; what merely has no effect is no error, since methods share recipes.
+    """
+    if lora_rank:
+        raise BadRecipe(f"lora_rank: {method} trains all weights, set it to 0")
+    if settings.get("pooling", "mean") != "mean":
+        raise BadRecipe(f"pooling: {method} pools the text by mean, not by {settings['pooling']!r}")
+    if method == "contrastive" and settings.get("num_negatives", 1) > 1:
+        raise BadRecipe("num_negatives: contrastive takes the first negative of each example (1), or none (0)")
+    if method == "contrastive":
+        contrastive.has_negatives(examples, settings.get("num_negatives", 1))
+    for name, reason in REFUSED.items():
+        if settings.get(name):
+            raise BadRecipe(f"{name}: not with {method}: {reason}")
+
+
+def _measuring(name: str) -> bool:
+    return name in MEASURING or name.startswith(("eval_", "per_device_eval_"))
+
+
+class BaselineTrainer(SentenceTransformerTrainer):
+    """Its checkpoints are those of GraceTrainer: whole or not there, to be served and to go on from."""
+
+    encoder: DirectEncoder
+    checkpoint_config: CheckpointConfig
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with checkpoints.whole_or_nothing(folder, self.checkpoint_config, main=self.args.should_save):
+            super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        self.encoder.load_weights(checkpoint_path)  # sentence-transformers would build an encoder without a prompter
 
 
 class Baseline:
@@ -55,7 +96,7 @@ class Baseline:
         self.model = model
         rate = dropout if method == "simcse" else 0.0
         self.encoder = DirectEncoder(model, prompter, embedding_dropout=rate)
-        self._attention_dropout = 0.0
+        self._checkpoint_config = prompter.checkpoint.config
         prompts = {"query": "query: ", "document": "document: "}
         self.sentences = SentenceTransformer(modules=[self.encoder], prompts=prompts, device="cpu")
 
@@ -65,29 +106,30 @@ class Baseline:
         """Train; the trainer is returned for its log.
 
         Raises:
-            grace_training.errors.BadRecipe: simcse, and the model has no dropout.
+            BadRecipe: simcse, and the model has no dropout; contrastive, and only some examples have a negative.
         """
-        arguments = {name: settings[name] for name in TAKEN if name in settings}
-        module: Any = contrastive if self.method == "contrastive" else simcse
+        arguments = handed_on(settings)
         if self.method == "simcse":
             simcse.require_two_views(self.encoder, examples[0].positive)
+            prompts, data = simcse.PROMPTS, simcse.dataset(examples)
             loss = simcse.loss(self.sentences, temperature=temperature)
         else:
             size = min(32, int(arguments.get("per_device_train_batch_size", 32)))
+            prompts = contrastive.PROMPTS
+            data = contrastive.dataset(examples, num_negatives=settings.get("num_negatives", 1))
             loss = contrastive.loss(self.sentences, temperature=temperature, mini_batch_size=size)
-        trainer = SentenceTransformerTrainer(
+        trainer = BaselineTrainer(
             model=self.sentences,
             args=SentenceTransformerTrainingArguments(
                 **{"report_to": "none", "logging_steps": 1, **arguments},
                 batch_sampler="no_duplicates",
-                prompts=module.PROMPTS,
+                prompts=prompts,
             ),
-            train_dataset=module.dataset(examples),
+            train_dataset=data,
             loss=loss,
         )
+        trainer.encoder, trainer.checkpoint_config = self.encoder, self._checkpoint_config
         trainer.train(resume_from_checkpoint=resume)
-        if self.method == "simcse":
-            simcse.switch_on_dropout(self.model, self._attention_dropout)  # the checkpoint serves without it
         return trainer
 
     @torch.no_grad()
