@@ -77,7 +77,7 @@ def test_shards_embed_what_a_run_without_them_then_finds(
     arguments = [*common(model_folder, tmp_path), "--limit", "4", "--no-report"]
     for shard in ("1/2", "2/2"):
         assert main([*arguments, "--shard", shard]) == 0
-    assert not list(tmp_path.rglob("run.json"))
+    assert not list(tmp_path.rglob("run*.json"))
     monkeypatch.setattr(Grace, "load", None)
     assert main(arguments) == 0
     ((_, run),) = runs(tmp_path)
@@ -122,7 +122,7 @@ def test_every_file_of_ours_is_plain_json(done: Path) -> None:
     def refuse(name: str) -> None:
         raise ValueError(name)
 
-    found = [*done.rglob("grace/*.json"), *done.rglob("grace/items/*.json")]
+    found = [*done.rglob("grace/*.json"), *done.rglob("grace/items-small/*.json")]
     assert len(found) == 10 * 8
     for path in found:
         json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)

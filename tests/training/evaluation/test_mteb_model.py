@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mteb.mocks.mock_tasks.clustering import MockClusteringTask
 from mteb.mocks.mock_tasks.pair_classification import MockPairClassificationTask
 from mteb.mocks.mock_tasks.reranking import MockRerankingTask
 from mteb.mocks.mock_tasks.retrieval import MockRetrievalTask
-from mteb.mocks.mock_tasks.sts import MockSTSTask
+from mteb.mocks.mock_tasks.sts import MockMultilingualSTSTask, MockSTSTask
 from mteb.mocks.mock_tasks.summarization import MockSummarizationTask
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.types import PromptType
@@ -27,8 +28,19 @@ from grace_training.evaluation.embedding import Embedder
 from grace_training.evaluation.evaluate import Harness
 from grace_training.evaluation.items import statistic
 from grace_training.evaluation.mteb_model import GraceEncoder, model_meta, model_name
+from grace_training.evaluation.report_entries import entries
 from grace_training.evaluation.representations import Shelf
-from grace_training.evaluation.results import CATEGORIES, OWN, Run, read_items, runs
+from grace_training.evaluation.results import (
+    CATEGORIES,
+    OWN,
+    Run,
+    items_path,
+    read_items,
+    read_run,
+    run_name,
+    runs,
+    write_run,
+)
 from tests.training.evaluation.conftest import Bench
 
 MOCKS: dict[str, type[AbsTask]] = {
@@ -174,6 +186,101 @@ def test_what_is_done_is_not_done_again_and_what_failed_is_tried_again(tmp_path:
     run = harness.run(RUN, Mended(), [MockSTSTask(), MockRetrievalTask()])
     assert set(Mended.calls) == {"MockSTSTask"}
     assert all(record.status == "done" for record in run.tasks)
+
+
+class TwoSplits(MockSTSTask):
+    """The mock with its pairs turned around in a split of its own, where what scores well there scores badly."""
+
+    def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
+        super().load_data()
+        test: Any = self.dataset["test"]  # type: ignore[index]
+        self.dataset["dev"] = test.remove_columns("score").add_column("score", [1 - s for s in test["score"]])  # type: ignore[index]
+
+
+class Sound(AbsEncoder):
+    """A model that counts what it is asked for."""
+
+    mteb_model_meta = model_meta("local/sound", revision="1")
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def encode(self, inputs: Any, *, task_metadata: Any, **kwargs: Any) -> Any:
+        self.calls.append(task_metadata.name)
+        return hashed(text for batch in inputs for text in batch["text"])
+
+
+def test_two_benchmarks_in_one_folder_are_two_rows_each_with_its_own_tasks_and_scores(tmp_path: Path) -> None:
+    one = Harness(tmp_path, benchmark="one", show_progress=False)
+    other = Harness(tmp_path, benchmark="MTEB(other, v1)", show_progress=False)
+    first = one.run(RUN, Sound(), [TwoSplits(), MockRetrievalTask()])
+    second = other.run(RUN, Sound(), [TwoSplits().filter_eval_splits(["dev"]), MockSummarizationTask()])
+    assert [run for _, run in runs(tmp_path)] == [second, first]
+    assert set(first.expected) == {"MockSTSTask", "MockRetrievalTask"}
+    assert set(second.expected) == {"MockSTSTask", "MockSummarizationTask"}
+    for entry in entries(runs(tmp_path)):
+        ((path, run),) = [(seeded.path, seeded.run) for seeded in entry.runs]
+        assert entry.key.benchmark == run.benchmark
+        for record in run.tasks:
+            items = read_items(path, record.task)
+            assert items is not None
+            assert np.mean([statistic(group) for group in items.groups]) == pytest.approx(record.score)
+    scores = [run.record("MockSTSTask").score for run in (first, second)]  # type: ignore[union-attr]
+    assert scores[0] == pytest.approx(-scores[1])  # type: ignore[operator]
+
+
+def test_a_task_is_done_again_when_other_splits_or_subsets_are_asked_for(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, benchmark="one", show_progress=False)
+
+    def asked(task: AbsTask) -> int:
+        model = Sound()
+        (record,) = harness.run(RUN, model, [task]).tasks
+        assert record.status == "done", record.reason
+        return len(model.calls)
+
+    assert asked(TwoSplits())
+    assert not asked(TwoSplits())
+    assert asked(TwoSplits().filter_eval_splits(["dev"]))
+    assert asked(TwoSplits().filter_eval_splits(["dev", "test"]))
+    assert not asked(TwoSplits().filter_eval_splits(["test", "dev"]))
+
+    harness = Harness(tmp_path, benchmark="subsets", show_progress=False)
+    assert asked(MockMultilingualSTSTask())
+    assert not asked(MockMultilingualSTSTask())
+    assert asked(MockMultilingualSTSTask().filter_languages(["eng"]))
+
+
+def test_a_folder_from_when_benchmarks_shared_a_run_is_gone_on_with(tmp_path: Path) -> None:
+    """Whatever another benchmark left in it stays behind; a run of another benchmark is not touched."""
+    tasks = [MockSTSTask(), MockRetrievalTask(), MockSummarizationTask()]
+    model = Sound()
+    unnamed = Harness(tmp_path, show_progress=False)
+    unnamed.run(RUN, model, tasks)
+    old = unnamed.path(model)
+    write_run(replace(read_run(old), benchmark="one"), old.parent.parent)
+    sts = read_items(old, "MockSTSTask")
+
+    Harness(tmp_path, benchmark="other", show_progress=False).run(RUN, Sound(), tasks[:1])
+    assert read_run(old).benchmark == "one"
+
+    members = {"MockSTSTask", "MockRetrievalTask"}
+    again = Sound()
+    harness = Harness(tmp_path, benchmark="one", members=members, show_progress=False)
+    run = harness.run(RUN, again, tasks[:1])
+    assert not again.calls
+    assert set(run.expected) == {record.task for record in run.tasks} == members
+    assert read_items(harness.path(again), "MockSTSTask") == sts
+    assert sorted(run.benchmark for _, run in runs(tmp_path)) == ["one", "other"]
+
+
+def test_no_two_benchmarks_have_one_file() -> None:
+    names = ["", "small", "MTEB(eng, v1)", "MTEB(eng, v2)", "MTEB eng v1", "MTEB-eng-v1", "a/../b", "A,B" * 200]
+    files = [run_name(name) for name in names]
+    assert files[:2] == ["run.json", "run-small.json"]
+    assert len(set(files)) == len(names)
+    assert all("/" not in file and len(file) < 120 for file in files)
+    assert {items_path(Path("grace") / file, "T").parent.name for file in files} >= {"items", "items-small"}
+    assert items_path(Path("grace/general.json"), "T") == Path("grace/items/T.json")
 
 
 def test_a_model_gets_the_same_draw_of_a_task_every_time(bench: Bench) -> None:

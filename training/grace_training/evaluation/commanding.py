@@ -19,7 +19,7 @@ from grace_training.evaluation.leaks import TrainingTexts
 from grace_training.evaluation.listening import listen
 from grace_training.evaluation.opening import Variant, measured, open_variants
 from grace_training.evaluation.report_resample import RESAMPLES
-from grace_training.evaluation.results import OWN, Run
+from grace_training.evaluation.results import Run
 
 
 def evaluate(
@@ -33,6 +33,7 @@ def evaluate(
 ) -> int:
     """Run every variant on the tasks that the options choose; 1 when one failed."""
     _quieten()
+    members = {*(task.metadata.name for task in tasks), *missing}
     tasks = chosen(tasks, options)
     for name in missing:
         print(f"grace-eval: {name} is left out: its files are not there", file=sys.stderr)
@@ -50,6 +51,7 @@ def evaluate(
             harness = Harness(
                 out=options.out,
                 benchmark=benchmark,
+                members=members,
                 training=training,
                 sources=sources or {},
                 subsampled=subsampled or {},
@@ -59,7 +61,7 @@ def evaluate(
             )
             run = harness.run(variant.run, variant.model, tasks, measure=partial(measured, variant))
             print("\n".join(table(run, [task.metadata.name for task in tasks])))
-            print(f"results: {harness.folder(variant.model) / OWN / 'run.json'}\n")
+            print(f"results: {harness.path(variant.model)}\n")
             failed |= any(record.status == "failed" for record in run.tasks)
     if not options.no_report:
         out, title = options.out / "report.html", f"GRACE: {benchmark}"

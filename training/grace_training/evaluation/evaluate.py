@@ -10,7 +10,7 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,20 @@ from grace_training.errors import BadRecipe
 from grace_training.evaluation.items import Collector
 from grace_training.evaluation.leaks import TrainingTexts, named_leaks
 from grace_training.evaluation.observing import Observed, ObservedSearch, Texts
-from grace_training.evaluation.results import OWN, Group, Items, Leak, Run, TaskRecord, read_run, write_items, write_run
+from grace_training.evaluation.results import (
+    OWN,
+    RUN,
+    Group,
+    Items,
+    Leak,
+    Run,
+    TaskRecord,
+    items_path,
+    read_run,
+    run_name,
+    write_items,
+    write_run,
+)
 
 _BATCH = 256  # texts in one of mteb's batches; the engine sees a stream
 
@@ -38,6 +51,7 @@ class Harness:
 
     out: Path
     benchmark: str = ""
+    members: Collection[str] = ()  # all tasks of the benchmark, asked for or not; empty: not known
     training: TrainingTexts | None = None
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task -> file -> SHA-256
     subsampled: Mapping[str, int] = field(default_factory=dict)  # task -> how many samples it has in full
@@ -48,12 +62,12 @@ class Harness:
     def run(
         self, run: Run, model: Any, tasks: Sequence[AbsTask], *, measure: Callable[[Run], Run] | None = None
     ) -> Run:
-        """Evaluate a model on tasks; what the folder already holds of them is kept, unless it failed.
+        """Evaluate a model on tasks; what this benchmark's run already holds of them is kept, unless it failed.
 
         `measure` adds to the run what was counted on the way; it is called after every task.
         """
-        folder = self.folder(model)
-        path = folder / OWN / "run.json"
+        folder, path = self.folder(model), self.path(model)
+        self._rename_older(path)
         if path.exists() and not self.overwrite:
             earlier = read_run(path)
             run = replace(run, tasks=earlier.tasks, samples=earlier.samples, texts_per_s=earlier.texts_per_s)
@@ -66,23 +80,54 @@ class Harness:
                 if self._is_done(run, task, model):
                     continue
                 record, groups = self._one(fresh(task), model, run.data)
-                write_items(Items(record.task, record.metric, groups), folder)
+                write_items(Items(record.task, record.metric, groups), folder, name=path.name)
                 run = run.with_task(record)
                 run = measure(run) if measure else run
-                write_run(run, folder)
-        write_run(run, folder)
+                write_run(run, folder, name=path.name)
+        write_run(run, folder, name=path.name)
         return run
+
+    def path(self, model: Any) -> Path:
+        """Where this benchmark's run of this model is kept."""
+        return self.folder(model) / OWN / run_name(self.benchmark)
 
     def folder(self, model: Any) -> Path:
         """Where mteb keeps this model's results."""
         return ResultCache(self.out).get_task_result_path("task", model.mteb_model_meta).parent
 
+    def _rename_older(self, path: Path) -> None:
+        """Go on with a `run.json` of this benchmark, from when all benchmarks shared one.
+
+        It may hold tasks of another that was run before. They stay behind: under this name they were wrong.
+        """
+        old = path.with_name(RUN)
+        if old == path or not old.exists() or (run := read_run(old)).benchmark != self.benchmark:
+            return
+        if not path.exists():
+            names = {name for name in run.expected if not self.members or name in self.members}
+            for name in names:
+                if (items := items_path(old, name)).exists():
+                    items_path(path, name).parent.mkdir(exist_ok=True)
+                    items.replace(items_path(path, name))
+            expected = tuple(name for name in run.expected if name in names)
+            tasks = tuple(record for record in run.tasks if record.task in names)
+            samples = tuple(sample for sample in run.samples if not sample.task or sample.task in names)
+            kept = replace(run, expected=expected, tasks=tasks, samples=samples)
+            write_run(kept, path.parent.parent, name=path.name)
+        old.unlink()
+
     def _is_done(self, run: Run, task: AbsTask, model: Any) -> bool:
+        """Whether the run has a score, and mteb's file says that it is of the same data, splits and subsets."""
         record = run.record(task.metadata.name)
         if self.overwrite or record is None or record.status != "done":
             return False
         stored = ResultCache(self.out).load_task_result(task.metadata.name, model.mteb_model_meta)
-        return stored is not None and stored.dataset_revision == task.metadata.dataset["revision"]
+        if stored is None or stored.dataset_revision != task.metadata.dataset["revision"]:
+            return False
+        scored = {split: {entry["hf_subset"] for entry in entries} for split, entries in stored.scores.items()}
+        if isinstance(task, AbsTaskAggregate):  # what it combines has splits and subsets of its own
+            return scored == {split: {"default"} for split in task.metadata.eval_splits}
+        return scored == {split: set(task.hf_subsets) for split in task.eval_splits}
 
     def _one(self, task: AbsTask, model: Any, card: Mapping[str, str]) -> tuple[TaskRecord, tuple[Group, ...]]:
         """A task's record and items. Whatever it raises is its reason for having failed."""

@@ -4,19 +4,23 @@ A results folder is mteb's own, so that mteb and its leaderboard read it:
 
     FOLDER/results/<owner__model>/<revision>/experiments/<variant>/<Task>.json      mteb's scores
                                                                    model_meta.json
-                                                                   grace/run.json            a `Run`, ours
-                                                                   grace/general.json        a `Run` of general ability
-                                                                   grace/items/<Task>.json   `Items`, ours
+                                                                   grace/run-<benchmark>.json          a `Run`, ours
+                                                                   grace/items-<benchmark>/<Task>.json `Items`, ours
+                                                                   grace/general.json    a `Run` of general ability
+                                                                   grace/items/<Task>.json             its `Items`
 
 mteb takes every other .json beside its own for a task, hence the folder `grace`. A revision is the first 12 digits of
 a checkpoint's fingerprint, or a peer's revision; a variant is what else changes the vectors (representation, budget).
-Every file is written whole or not at all.
+Each benchmark has its own run and items: two may hold a task of one name, on other splits. Older folders have one
+`run.json` with `items` beside it, and are read as they are. Every file is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +30,7 @@ from grace_training.errors import TrainingError
 
 FORMAT = 1
 OWN = "grace"  # the folder beside mteb's files
+RUN = "run.json"  # a run of no named benchmark, and in older folders of any
 
 Row = Literal[
     "base",  # the model as it came, its text pooled without a rationale
@@ -165,16 +170,30 @@ class Items:
     groups: tuple[Group, ...]
 
 
-def write_run(run: Run, folder: Path, *, name: str = "run.json") -> Path:
+def run_name(benchmark: str) -> str:
+    """The file of a benchmark's run; no two benchmarks have the same, whatever has to be left out of their names."""
+    if not benchmark:
+        return RUN
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", benchmark).strip("-")[:80]
+    return f"run-{plain}.json" if plain == benchmark else f"run-{plain}-{zlib.crc32(benchmark.encode()):08x}.json"
+
+
+def items_path(run_path: Path, task: str) -> Path:
+    """Where the items of a task of the run at `run_path` are."""
+    benchmark = run_path.stem.removeprefix("run") if run_path.stem.startswith("run-") else ""
+    return run_path.parent / f"items{benchmark}" / f"{task}.json"
+
+
+def write_run(run: Run, folder: Path, *, name: str = RUN) -> Path:
     """Write a run to `folder`/grace/`name`, whole; `folder` is the one with mteb's files."""
     path = folder / OWN / name
     _write(path, asdict(run))
     return path
 
 
-def write_items(items: Items, folder: Path) -> Path:
-    """Write a task's items to `folder`/grace/items; without groups there are none, and older ones go."""
-    path = folder / OWN / "items" / f"{items.task}.json"
+def write_items(items: Items, folder: Path, *, name: str = RUN) -> Path:
+    """Write a task's items beside the run `folder`/grace/`name`; without groups there are none, and older ones go."""
+    path = items_path(folder / OWN / name, items.task)
     if items.groups:
         _write(path, asdict(items))
     else:
@@ -183,7 +202,7 @@ def write_items(items: Items, folder: Path) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """Read a `run.json` or `general.json`.
+    """Read a run of embedding tasks or a `general.json`.
 
     Raises:
         BadResults: it is none, or of a newer version.
@@ -209,7 +228,7 @@ def read_run(path: Path) -> Run:
 
 def read_items(run_path: Path, task: str) -> Items | None:
     """The items of a task of the run at `run_path`, or None: not every metric can be resampled."""
-    path = run_path.parent / "items" / f"{task}.json"
+    path = items_path(run_path, task)
     if not path.exists():
         return None
     data = _read(path)
