@@ -22,6 +22,7 @@ _MODELS = Path(__file__).parent / "models"
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _SIZES = ("hidden_size", "max_position_embeddings", "vocab_size")  # of config.json
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_TOKENIZER_SOURCES = ("tokenizer.model", "vocab.json", "merges.txt")  # of one without tokenizer.json
 
 DEFAULT_INSTRUCTION: dict[Role, str] = {
     "document": (
@@ -126,6 +127,11 @@ class Checkpoint:
     vocab_size: int  # token ids it has states for: 0..vocab_size - 1
     weight_bytes: int
 
+    @property
+    def generation_end_ids(self) -> frozenset[int]:
+        """Token ids at which the model's `generation_config.json` ends a generation."""
+        return _end_ids(self.folder / "generation_config.json")
+
     @classmethod
     def load(cls, name_or_path: str | Path = BUNDLED_NAME, *, revision: str | None = None) -> Checkpoint:
         """Find a checkpoint: the bundled name, a folder, or a hub id (fetched, or found in the local hub cache).
@@ -219,15 +225,24 @@ def _is_text(text: str) -> bool:
     return not any(0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 
+def _end_ids(path: Path) -> frozenset[int]:
+    listed = _read_json(path).get("eos_token_id") if path.exists() else None
+    return frozenset(i for i in (listed if isinstance(listed, list) else [listed]) if isinstance(i, int))
+
+
 def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig) -> str:
     digest = hashlib.sha256()
-    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
+    made_from = () if (folder / "tokenizer.json").exists() else _TOKENIZER_SOURCES
+    tokenizer = [folder / name for name in (*_TOKENIZER_FILES, *made_from) if (folder / name).exists()]
     for file in [*weights, folder / "config.json", *tokenizer]:
         digest.update(f"{file.name}\0{_content_hash(file)}\0".encode())
     # The meaning of grace.json, not its bytes; where a model came from does not change what it computes.
     # Nor does the mode that is taken where none is asked for.
     meaning = {key: value for key, value in asdict(config).items() if key not in ("provenance", "mode")}
     digest.update(json.dumps(meaning, sort_keys=True).encode())
+    # Where rationales end. Most models say it in config.json as well, which is in already.
+    if more := _end_ids(folder / "generation_config.json") - _end_ids(folder / "config.json"):
+        digest.update(f"end{sorted(more)}".encode())
     return digest.hexdigest()[:32]
 
 

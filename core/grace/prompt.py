@@ -9,6 +9,7 @@ so that nothing in it can close its turn or open another. Only the text is ever 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ MAX_RATIONALE_SEGMENTS = MAX_SEGMENTS - MAX_INPUT_SEGMENTS - 1  # one is the tem
 # A user turn that no template alters: no white space at its ends, no tags, no mark that a template looks for.
 _SENTINELS = ("grace7f3c9dtext", "grace1b8e2atext")
 # Templates of the Llama 3 family print today's date unless told one: a prompt must not change overnight.
+_TAG = re.compile(f"({re.escape(rationale.OPEN)}|{re.escape(rationale.CLOSE)})")
 _TEMPLATE_ARGUMENTS = {"date_string": "26 Jul 2024"}
 
 
@@ -86,11 +88,7 @@ class Prompter:
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a rationale: the tokenizer's end of turn and those of the model's generation config."""
-        ids = {self.tokenizer.eos_token_id}
-        path = self.checkpoint.folder / "generation_config.json"
-        if path.exists():
-            listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            ids.update(listed if isinstance(listed, list) else [listed])
+        ids = {self.tokenizer.eos_token_id, *self.checkpoint.generation_end_ids}
         return tuple(sorted(i for i in ids if i is not None))
 
     @cached_property
@@ -141,8 +139,10 @@ class Prompter:
         written = None
         if given is not None:
             given_ids = self.rationale_ids(given)
-            if len(given_ids) > self.max_rationale_tokens:
-                raise InputTooLong(len(given_ids), self.max_rationale_tokens, param="rationale")
+            # vLLM takes no prompt that fills the context: there would be no place for a token.
+            room = self.checkpoint.context_tokens - 1 - len(template.prefix) - len(ids) - len(suffix)
+            if len(given_ids) > (limit := min(self.max_rationale_tokens, room)):
+                raise InputTooLong(len(given_ids), limit, param="rationale")
             written = rationale.read(well_formed(given), given_ids, "given", thinking_open=template.thinking_open)
             segments += self.rationale_segments(written)
         return Job(
@@ -285,16 +285,7 @@ def _split(rendered: list[str | None], instruction: str) -> tuple[str, str] | No
 
 
 def _split_tags(text: str) -> Iterator[str]:
-    while text:
-        positions = [(at, tag) for tag in (rationale.OPEN, rationale.CLOSE) if (at := text.find(tag)) >= 0]
-        if not positions:
-            yield text
-            return
-        at, tag = min(positions)
-        if at:
-            yield text[:at]
-        yield tag
-        text = text[at + len(tag) :]
+    return (part for part in _TAG.split(text) if part)
 
 
 def _input_segments(text: str, offsets: list[tuple[int, int]]) -> list[Segment]:

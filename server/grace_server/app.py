@@ -189,7 +189,14 @@ async def _open(
     app.state.engine = engine
     metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)
     app.state.indexes = await stack.enter_async_context(
-        open_indexes(settings.data_dir, front.represent, prompter, checkpoint, edges=Edges.of(settings))
+        open_indexes(
+            settings.data_dir,
+            front.represent,
+            prompter,
+            checkpoint,
+            edges=Edges.of(settings),
+            max_input_chars=settings.max_input_chars,
+        )
     )
 
 

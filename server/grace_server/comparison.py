@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from grace_server.index.explanation import Unexplainable, stored_side
 from grace_server.index.indexes import Indexes
 from grace_server.segments import side_of
 from grace_server.sides import Side
+from grace_server.together import together
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ async def compare_texts(house: House, options: Options, *sides: tuple[str, Words
             [embedded] = await embed(house, [words.text], replace(options, role=words.role), given)
             return _compared(embedded, words.role, dimensions=options.dimensions)
 
-    return await _together(*(one(name, words) for name, words in sides))
+    return await together(*(one(name, words) for name, words in sides))
 
 
 async def compare_in_index(
@@ -114,6 +113,8 @@ async def compare_in_index(
             return await indexes.on_search_thread(lambda: _stored(collection, name, given.id))
         indexes.model.check(collection)
         with _named(name):
+            indexes.model.check_length(given.text, param="text")
+            indexes.model.check_length(given.rationale or "", param="rationale")
             settings = collection.settings
             made = await indexes.model.embed(
                 collection,
@@ -125,7 +126,7 @@ async def compare_in_index(
             embedded = Embedded((made.job,), (made.representation,), settings.pooling, made.vector, None)
             return _compared(embedded, given.role, dimensions=settings.dimensions)
 
-    return await _together(*(one(name, given) for name, given in sides))
+    return await together(*(one(name, given) for name, given in sides))
 
 
 def _stored(collection: Collection, name: str, document_id: str) -> Compared:
@@ -184,16 +185,6 @@ def _compared(embedded: Embedded, role: Role, *, dimensions: int | None) -> Comp
         embedded.consistency,
         embedded=embedded,
     )
-
-
-async def _together(*work: Coroutine[Any, Any, Compared]) -> list[Compared]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except BaseExceptionGroup as errors:
-        # One cause is enough for the caller; the group has cancelled the others.
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 @contextmanager

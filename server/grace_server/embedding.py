@@ -11,6 +11,7 @@ from grace.representation import Job, Mode, Rationale, Representation, Role
 from grace_server import logs, tracing
 from grace_server.errors import InvalidValue, TooLarge
 from grace_server.house import House
+from grace_server.together import together
 
 _LONG_TEXT_CHARS = 4000  # above, making the prompt takes longer than changing threads
 
@@ -76,7 +77,7 @@ async def embed(
         found = [await house.front.represent(flat[0])]
     else:
         house.admission.check(flat)
-        found = await _together(house, flat)
+        found = await together(*(house.front.represent(job) for job in flat))
     embedded = pool_all(house, jobs, found, options)
     note(house, embedded)
     return embedded
@@ -142,16 +143,6 @@ def note(house: House, embedded: Sequence[Embedded]) -> None:
         record.texts += [
             {"text": e.jobs[0].text, "rationale": e.rationale.text if e.rationale else None} for e in embedded
         ]
-
-
-async def _together(house: House, jobs: Sequence[Job]) -> list[Representation]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(house.front.represent(job)) for job in jobs]
-    except BaseExceptionGroup as errors:
-        # One cause is enough for the caller; the group has cancelled the rest.
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def _job(house: House, text: str, written: str | None, sample: int, options: Options) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from grace.checkpoint import Checkpoint
 from grace.errors import InputTooLong, InvalidInput, UnsupportedModel
 from grace.prompt import MAX_SEGMENTS, Prompter, well_formed
-from grace.representation import segment_text
+from grace.representation import Role, segment_text
 from tests.conftest import ModelFolder
 from tests.support.models import CHATML, CONFIG, NO_CONTENT, NO_SYSTEM, Family, make_model
 
@@ -102,6 +103,22 @@ def test_a_given_rationale_comes_back_as_ids_with_its_own_think_tags_and_no_othe
     assert prompter.decode(job.given.token_ids) == text
     covered = [segment_text(s, text=job.text, rationale=job.given) for s in job.segments if s.source == "rationale"]
     assert "".join(covered) == text
+
+
+def test_thousands_of_think_tags_are_read_at_once(prompter: Prompter) -> None:
+    begin = time.perf_counter()
+    assert len(prompter.rationale_ids("<think>" * 100_000)) == 100_000
+    assert time.perf_counter() - begin < 5  # with a copy of the rest at each tag: minutes
+
+
+@pytest.mark.parametrize("role", ["document", "query"])
+def test_a_given_rationale_leaves_a_place_in_the_context(prompter: Prompter, role: Role) -> None:
+    """vLLM refuses a prompt that fills it."""
+    text, longest = "a " * 5_000, prompter.max_rationale_tokens
+    with pytest.raises(InputTooLong) as caught:
+        prompter.job(text, role=role, given="<think>" * (longest + 1))
+    job = prompter.job(text, role=role, given="<think>" * caught.value.limit)
+    assert len(job.prompt_ids) < prompter.checkpoint.context_tokens
 
 
 @pytest.mark.parametrize(

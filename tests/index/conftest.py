@@ -64,6 +64,7 @@ def open_service(tmp_path: Path, prompter: Prompter) -> OpenService:
         checkpoint: Checkpoint = prompter.checkpoint,
         wrap: Callable[[Represent], Represent] = lambda represent: represent,
         edges: Edges | None = None,
+        max_input_chars: int | None = None,
     ) -> AsyncIterator[Service]:
         engine = FakeEngine(prompter, seconds_per_text=seconds_per_text)
         app = FastAPI()
@@ -74,7 +75,10 @@ def open_service(tmp_path: Path, prompter: Prompter) -> OpenService:
         async def represent(job: Job) -> Representation:
             return await engine.represent(job)
 
-        async with open_indexes(tmp_path, wrap(represent), prompter, checkpoint, edges=edges) as indexes:
+        opening = open_indexes(
+            tmp_path, wrap(represent), prompter, checkpoint, edges=edges, max_input_chars=max_input_chars
+        )
+        async with opening as indexes:
             app.state.indexes, app.state.metrics = indexes, Metrics()
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http:

@@ -153,4 +153,6 @@ def test_a_collection_with_its_vectors_in_qdrant_keeps_its_promises(tmp_path: Pa
     client.delete_collection(f"grace-{collection.id}")  # lost, and made again from SQLite
     catalog = Catalog(tmp_path, edges)
     check(catalog.get("a"), model, queries=QUERIES)
+    catalog.delete("a")
+    assert not client.get_collections().collections
     catalog.close()

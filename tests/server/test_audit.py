@@ -107,6 +107,16 @@ async def test_a_vector_is_made_again_to_the_bit_under_every_option(
     assert not any(text in json.dumps(record) for record in records for text in TEXTS)
 
 
+async def test_a_line_may_hold_what_others_take_for_its_end(serve: Serve, key: Path, verify: Verify) -> None:
+    service = await serve(audit_key=key, cache=False)
+    text = "One.\u2028Two.\u0085Three."
+    reply = await service.embed(input=[text], audit=True)
+    line = json.dumps({**reply["data"][0]["audit"], "input": text}, ensure_ascii=False)
+    code, findings = await verify([line])
+    assert code == 0
+    assert len(findings) == 1
+
+
 async def test_rounding_is_told_from_another_vector(serve: Serve, key: Path, verify: Verify) -> None:
     lines = lines_of(await audited(serve, key))
     verify.noise = 1e-5

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ from grace_server.index.durable import sync_folder
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, IndexNotFound, InvalidValue, StoreFull, StoreLocked, StoreUnavailable
 from grace_server.index.settings import CollectionSettings
+
+log = logging.getLogger("grace.index")
 
 FOLDER = "indexes"
 NEW, TRASH = "new-", "trash-"
@@ -82,6 +85,10 @@ class Catalog:
             raise IndexNotFound(f"there is no index {name[:80]!r}", param="index")
         return found
 
+    def has(self, collection: Collection) -> bool:
+        """Whether this very collection is still there and open."""
+        return self._collections.get(collection.folder.name) is collection
+
     def create(
         self, name: str, settings: CollectionSettings, *, dimensions: int, fingerprint: str | None
     ) -> Collection:
@@ -130,11 +137,21 @@ class Catalog:
                 raise Conflict(
                     f"{name!r} is an alias of {collection.name!r}: delete the index by its own name", param="index"
                 )
-            collection.close()
-            with _on_disk():
-                trash = collection.folder.rename(self.folder / f"{TRASH}{collection.folder.name}")
-                sync_folder(self.folder)
+            # Out of sight first: closing waits for writes, and whoever looks for another index must not meet this one.
             del self._collections[collection.folder.name]
+            try:
+                collection.close()
+                with _on_disk():
+                    trash = collection.folder.rename(self.folder / f"{TRASH}{collection.folder.name}")
+                    sync_folder(self.folder)
+            except BaseException:
+                if collection.folder.exists():
+                    self._collections[collection.folder.name] = Collection.open(collection.folder, self.edges)
+                raise
+            try:
+                collection.index.discard()
+            except StoreUnavailable as error:
+                log.warning("index %s is deleted, but not its vectors elsewhere: %s", name, error)
             shutil.rmtree(trash, ignore_errors=True)
             return collection
 
@@ -186,7 +203,13 @@ class Catalog:
         for collection in list(self._collections.values()):
             if collection.name == name:
                 return collection
-            if (stamp := collection.aliases().get(name)) is not None:
+            try:
+                stamp = collection.aliases().get(name)
+            except StoreUnavailable:
+                if self.has(collection):
+                    raise
+                continue  # deleted a moment ago
+            if stamp is not None:
                 claims.append((stamp, collection))
         return max(claims, key=lambda claim: claim[0])[1] if claims else None
 

@@ -64,7 +64,8 @@ class Collection:
         self.manifest: Manifest | None = None
         self._stale = threading.Event()
         self._stopping = threading.Event()
-        self._filters: OrderedDict[tuple[Clause, int], Labels] = OrderedDict()
+        self._applied = 0  # changes brought to the index; the writer thread counts
+        self._filters: OrderedDict[tuple[Clause, int, int], Labels] = OrderedDict()
         self._filters_lock = threading.Lock()
         self._mean: Mean | None = None
         self.index: VectorIndex = self._loaded()
@@ -255,6 +256,7 @@ class Collection:
 
         def swap() -> None:
             self.index = self._loaded()
+            self._applied += 1
             self._stale.clear()
 
         self._exclusively(swap)
@@ -275,6 +277,7 @@ class Collection:
             self.index.remove(change.removed)
             if change.vectors is not None:
                 self.index.add(change.added, change.vectors)
+            self._applied += 1
         except BaseException:
             self._stale.set()  # the truth has it: read the index anew before the next search
             raise
@@ -315,9 +318,14 @@ class Collection:
             yield from reading.all_vectors(connection, dimensions=self.dimensions, chunk=BUILD_CHUNK)
 
     def _allowed(self, clause: Clause) -> Labels:
-        """Labels that a filter lets through, remembered until the next change."""
+        """Labels that a filter lets through, remembered until the next change.
+
+        A change is in the database a moment before it is in the index, whose labels a negated filter begins from: what
+        was found in that moment must not be remembered beyond it.
+        """
+        applied = self._applied
         with self.store.reading() as connection:
-            key = (clause, reading.last_seq(connection))
+            key = (clause, reading.last_seq(connection), applied)
             with self._filters_lock:
                 if (cached := self._filters.get(key)) is not None:
                     self._filters.move_to_end(key)

@@ -21,6 +21,7 @@ State = Literal["pending", "ready", "failed", "cancelled"]
 
 MAX_ID_BYTES = 512
 MAX_TEXT_BYTES = 16 * 1024 * 1024
+MAX_RATIONALE_BYTES = 1024 * 1024
 MAX_METADATA_BYTES = 256 * 1024
 MAX_METADATA_DEPTH = 16
 MAX_BATCH = 10_000
@@ -181,8 +182,8 @@ def _check(
     rationale = document.get("rationale")
     if rationale is not None and not isinstance(rationale, str):
         raise InvalidValue(f"{here}.rationale must be a text", param=f"{here}.rationale")
-    if rationale is not None and len(rationale) > MAX_TEXT_BYTES:
-        raise TooLarge(f"{here}.rationale is over the limit of {MAX_TEXT_BYTES} bytes", param=f"{here}.rationale")
+    if rationale is not None and len(rationale.encode("utf-8", "replace")) > MAX_RATIONALE_BYTES:
+        raise TooLarge(f"{here}.rationale is over the limit of {MAX_RATIONALE_BYTES} bytes", param=f"{here}.rationale")
     metadata = document.get("metadata")
     if vector is None and document.get("vector") is not None:
         vector = checked(document["vector"], dimensions=dimensions, normalize=normalize, param=f"{here}.vector")

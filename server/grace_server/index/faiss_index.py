@@ -111,6 +111,9 @@ class FaissIndex:
         with self._writing:
             self._state = _State(Matrix.empty(self.dimensions))
 
+    def discard(self) -> None:
+        """Nothing: all of it is in the collection's folder."""
+
     def differing(self, labels: Labels, vectors: Floats) -> Labels:
         """Those of (N,) labels whose vectors in memory are not the (N, H) given ones; quantised ones pass."""
         state = self._state

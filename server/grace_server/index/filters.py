@@ -16,6 +16,7 @@ What a comparison means (each is true or false, never unknown; `!=`, `not in` ar
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from grace_server.index.metadata import (
     ELEMENT,
     LONGEST_TEXT,
     NUMBER,
+    TEXT,
     Scalar,
     instant,
     path_of,
@@ -163,7 +165,13 @@ def _is_in(path: str, value: object, at: str) -> Clause:
         raise InvalidValue(f"{at} must be a list", param=at)
     values = [_scalar(one, f"{at}[{i}]") for i, one in enumerate(value)]
     plain = [scalar_entry(one) for one in values if one is not None and not _is_long(one)]
-    parts = [_equals(path, one) for one in dict.fromkeys(one for one in values if one is None or _is_long(one))]
+    parts = [_equals(path, None)] if None in values else []
+    if long := list(dict.fromkeys(one for one in values if _is_long(one))):
+        # One part for all of them: SQLite takes an expression of 1,000 parts at most.
+        heads = json.dumps([scalar_entry(one)[1] for one in long])
+        clause = _found(f"kind = {TEXT} AND value IN (SELECT value FROM json_each(?))", path, heads)
+        wholly = "json_extract(document.metadata, ?) IN (SELECT value FROM json_each(?))"
+        parts.append(_also(clause, wholly, path, json.dumps(long)))
     for kind in sorted({kind for kind, _ in plain}):
         kept = list(dict.fromkeys(one for its, one in plain if its == kind))
         parts.append(_found(f"kind = {kind} AND value IN ({', '.join('?' * len(kept))})", path, *kept))

@@ -18,7 +18,7 @@ from grace_server.index.approximate import Stopped, give_way, use_threads
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.embedder import Embedder
-from grace_server.index.errors import Conflict, JobNotFound
+from grace_server.index.errors import Conflict, JobNotFound, StoreUnavailable
 from grace_server.index.jobs import IndexJob
 from grace_server.index.mapping import Maps
 from grace_server.index.model import Model
@@ -109,7 +109,12 @@ class Indexes:
             _, task = self._embedders.pop(collection.id)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await asyncio.to_thread(self.catalog.delete, name)
+        try:
+            await asyncio.to_thread(self.catalog.delete, name)
+        except BaseException:
+            for kept in self.catalog:
+                self._employ(kept)  # it is there as before, and goes on
+            raise
 
     async def write(self, name: str, documents: Sequence[Mapping[str, Any]], *, wait: bool) -> tuple[IndexJob, Change]:
         """Write documents; they are durable when this returns. `wait` for their vectors, too.
@@ -120,9 +125,10 @@ class Indexes:
         collection = self.catalog.get(name)
         if any(document.get("vector") is None for document in documents):
             self.model.check(collection)
-        job, change = await asyncio.to_thread(collection.upsert, documents)
-        if change.embedding:
-            self._employ(collection).wake()
+        # A caller who leaves now does not stop the write, so what is written must not wait for him to be embedded.
+        writing = asyncio.create_task(asyncio.to_thread(collection.upsert, documents))
+        writing.add_done_callback(lambda done: self._written(collection, done))
+        job, change = await asyncio.shield(writing)
         seen, progress = self.moves, await self.job(job)
         while wait and progress.finished_at is None:
             await self.progress(since=seen, timeout_s=1.0)
@@ -179,9 +185,21 @@ class Indexes:
 
     def _find_job(self, job: str) -> tuple[Collection, IndexJob]:
         for collection in self.catalog:
-            if (found := collection.job(job)) is not None:
+            try:
+                found = collection.job(job)
+            except StoreUnavailable:
+                if self.catalog.has(collection):
+                    raise
+                continue  # deleted a moment ago
+            if found is not None:
                 return collection, found
         raise JobNotFound(f"there is no job {job[:80]!r}", param="job")
+
+    def _written(self, collection: Collection, writing: asyncio.Task[tuple[str, Change]]) -> None:
+        if not writing.cancelled():
+            writing.exception()  # looked at, lest asyncio complain where the caller has left
+        if self.catalog.has(collection):
+            self._employ(collection).wake()
 
     def _employ(self, collection: Collection) -> Embedder:
         """The embedder of a collection; of one built by another model it only waits."""

@@ -17,7 +17,13 @@ from grace_server.index.model import Model, Represent
 
 @asynccontextmanager
 async def open_indexes(
-    data_dir: Path, represent: Represent, prompter: Prompter, checkpoint: Checkpoint, *, edges: Edges | None = None
+    data_dir: Path,
+    represent: Represent,
+    prompter: Prompter,
+    checkpoint: Checkpoint,
+    *,
+    edges: Edges | None = None,
+    max_input_chars: int | None = None,
 ) -> AsyncIterator[Indexes]:
     """Open every collection of a data folder, and go on with the jobs that earlier processes left.
 
@@ -26,7 +32,7 @@ async def open_indexes(
         StoreDamaged: a collection's database cannot be read.
     """
     catalog = await asyncio.to_thread(Catalog, data_dir, edges or Edges())
-    indexes = Indexes(catalog, Model(represent, prompter, checkpoint))
+    indexes = Indexes(catalog, Model(represent, prompter, checkpoint, max_input_chars))
     await indexes.start()
     try:
         yield indexes

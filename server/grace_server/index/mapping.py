@@ -63,22 +63,25 @@ class Maps:
     """The last few maps, by collection and `seq`: drawing one again costs nothing. Safe from any thread."""
 
     _kept: OrderedDict[tuple[str, int], Map] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of `_kept`; never held for long
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self, collection: Collection) -> Map:
         """The map of a collection as it is now. Blocking: at most one is computed at a time."""
-        with self._lock, collection.store.reading() as connection:
+        with self._drawing, collection.store.reading() as connection:
             key = (collection.id, reading.last_seq(connection))
-            found = self._kept.get(key)
-            if found is None:
-                self._kept[key] = found = _draw(connection, dimensions=collection.dimensions)
-            self._kept.move_to_end(key)
-            while len(self._kept) > MAPS_KEPT:
-                self._kept.popitem(last=False)
+            with self._lock:
+                found = self._kept.get(key)
+            found = found or _draw(connection, dimensions=collection.dimensions)
+            with self._lock:
+                self._kept[key] = found
+                self._kept.move_to_end(key)
+                while len(self._kept) > MAPS_KEPT:
+                    self._kept.popitem(last=False)
             return found
 
     def of(self, collection: Collection, seq: int) -> Map:
-        """The map that was answered with this `seq`.
+        """The map that was answered with this `seq`. Does not wait for one that is being drawn.
 
         Raises:
             Conflict: it is no longer kept.

@@ -11,7 +11,7 @@ from grace.pooling import finish
 from grace.representation import Job, Mode, Representation, Role
 from grace_server import tracing
 from grace_server.index.collection import Collection
-from grace_server.index.errors import FingerprintMismatch
+from grace_server.index.errors import FingerprintMismatch, TooLarge
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vectors import Floats
 
@@ -46,6 +46,7 @@ class Model:
     represent: Represent
     prompter: Prompter
     checkpoint: Checkpoint
+    max_input_chars: int | None = None  # of what is embedded while someone waits; None: as long as may be
 
     @property
     def fingerprint(self) -> str:
@@ -70,6 +71,18 @@ class Model:
                 settings.pooling, dimensions=settings.dimensions, normalize=settings.metric == "cosine"
             )
             return Represented(job, representation, finish(vector, dimensions=None, normalize=False))
+
+    def check_length(self, text: str, *, param: str) -> None:
+        """Refuse a text that would take long to tokenise.
+
+        Raises:
+            TooLarge: it is.
+        """
+        if self.max_input_chars is not None and len(text) > self.max_input_chars:
+            raise TooLarge(
+                f"{param} has {len(text)} characters, the limit is {self.max_input_chars} (max_input_chars)",
+                param=param,
+            )
 
     def check(self, collection: Collection) -> None:
         """Refuse to compare the vectors of two models.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from grace.errors import EngineDead, EngineError, GraceError
-from grace_server.errors import ApiError
+from grace_server.errors import ApiError, GenerationTimeout
 from grace_server.index.model import Configured, Model
 from grace_server.index.reading import Pending
 from grace_server.index.writing import Embedded
@@ -26,7 +26,7 @@ async def outcome_of(model: Model, collection: Configured, waiting: Pending) -> 
             delay = await rest(delay, None)  # the process ends, or someone starts the engine again
         except (ApiError, EngineError) as error:
             status = error.status if isinstance(error, ApiError) else 500
-            if status in (429, 503):
+            if status in (429, 503) and not isinstance(error, GenerationTimeout):
                 delay = await rest(delay, getattr(error, "retry_after", None))
                 continue
             failures += 1

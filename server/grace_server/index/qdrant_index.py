@@ -87,6 +87,11 @@ class QdrantIndex:
     def close(self) -> None:
         """Nothing: the client belongs to whoever made it."""
 
+    def discard(self) -> None:
+        """Delete the Qdrant collection."""
+        with _reachable():
+            self._client.delete_collection(self._name)
+
 
 def connect(url: str, api_key: str | None = None) -> QdrantClient:
     """A client of a Qdrant server. Nothing is sent yet."""

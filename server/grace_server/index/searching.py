@@ -20,6 +20,7 @@ from grace_server.index.mean import Mean
 from grace_server.index.model import Model, Represented
 from grace_server.index.vector_index import Neighbours
 from grace_server.index.vectors import Floats, checked
+from grace_server.together import together
 
 Method = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 200  # candidates of each list that hybrid search fuses
@@ -93,8 +94,11 @@ async def ask(
         FingerprintMismatch: the collection was built by another model.
         InvalidValue: neither words nor vector, or words missing for a lexical search.
     """
-    questions = []
-    for text, given in zip(texts, vectors, strict=True):
+    for text in texts:
+        if text is not None:
+            model.check_length(text, param="query")
+
+    async def question(text: str | None, given: object) -> Question:
         vector = made = None
         if text is None and (given is None or options.method != "dense"):
             raise InvalidValue(f"a {options.method} search needs query", param="query")
@@ -107,8 +111,9 @@ async def ask(
                 collection, text, role="query", mode=options.mode or collection.settings.query_mode
             )
             vector = made.vector
-        questions.append(Question(text, vector, made))
-    return questions
+        return Question(text, vector, made)
+
+    return await together(*(question(text, given) for text, given in zip(texts, vectors, strict=True)))
 
 
 def find(collection: Collection, questions: Sequence[Question], options: Options) -> tuple[list[Answer], float]:
@@ -134,7 +139,7 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
     else:
         ranked = fuse([lists["dense"], lists["lexical"]], weights=(options.dense_weight, 1.0))
     documents = collection.documents(ranked.labels[: options.offset + options.k])
-    # A document that was deleted since the index was asked is passed over.
+    # A document that was deleted since the index was asked is passed over, so those before the page are looked up, too.
     found = [
         (label, score)
         for label, score in zip(ranked.labels.tolist(), ranked.scores.tolist(), strict=True)

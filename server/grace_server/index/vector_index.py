@@ -47,6 +47,9 @@ class VectorIndex(Protocol):
     def close(self) -> None:
         """Free what it holds. It cannot be used afterwards."""
 
+    def discard(self) -> None:
+        """Remove what is kept of it outside the collection's folder, which is deleted. After `close`."""
+
 
 MakeVectorIndex = Callable[[str, int], VectorIndex]  # a collection's own id, dimensions
 Fetch = Callable[[Labels], tuple[Labels, Floats]]  # (N,) labels -> those still stored, and their vectors

@@ -178,7 +178,7 @@ async def _tokens(
 ) -> tuple[list[Token], list[Token]]:
     if body.n > 1:
         raise InvalidValue("tokens needs n = 1: one pass has one rationale", param="tokens")
-    mode = body.mode or (collection.settings.document_mode if collection else "reason")
+    mode = collection.settings.document_mode if collection else body.mode or "reason"  # of what is stored
     first, second = sides[0], sides[1]
 
     async def one(name: str, side: Compared, other: Compared) -> list[Token]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from grace.representation import Mode
 from grace_server.errors import problems
@@ -20,6 +22,8 @@ from grace_server.request_body import FIRST
 router = APIRouter(tags=["search"])
 
 MAX_K, MAX_REACH, MAX_QUERIES = 1_000, 10_000, 64
+MAX_HITS, MAX_EXPLAINED = 16_000, 1_000  # of all queries of a request together
+LARGE = 100  # hits: an answer of more, or with explanations, is not built on the event loop
 
 
 class SearchIn(Strict):
@@ -99,10 +103,11 @@ class SearchesOut(BaseModel):
     results: list[SearchOut]
 
 
-@router.post("/search", responses=problems(404, 409, 429))
-async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
+@router.post("/search", response_model=SearchOut | SearchesOut, responses=problems(404, 409, 429))
+async def search(request: Request, body: SearchIn) -> Response:
     """The documents nearest to a query. A list of queries or vectors is answered with `results`, one for each."""
     texts, vectors, several = _questions(body)
+    _check_size(body, len(texts))
     options = Options(
         k=body.k,
         offset=body.offset,
@@ -124,8 +129,28 @@ async def search(request: Request, body: SearchIn) -> SearchOut | SearchesOut:
     if body.method != "lexical" and body.vector is None:
         metrics.query_seconds.observe(embed_ms / 1000)
     timing = TimingOut(embed=round(embed_ms, 3), search=round(search_ms, 3))
-    results = [_answer(body.index, answer, timing) for answer in answers]
-    return SearchesOut(results=results) if several else results[0]
+
+    def content() -> bytes:
+        results = [_answer(body.index, answer, timing) for answer in answers]
+        return (SearchesOut(results=results) if several else results[0]).model_dump_json().encode()
+
+    large = body.explain or sum(len(answer.hits) for answer in answers) > LARGE
+    made = await asyncio.to_thread(content) if large else content()
+    return Response(made, media_type="application/json")
+
+
+def _check_size(body: SearchIn, queries: int) -> None:
+    if queries * (body.offset + body.k) > MAX_HITS:
+        raise InvalidValue(
+            f"k and offset: {queries} queries may ask for {MAX_HITS} hits together, those passed over counted, not "
+            f"{queries * (body.offset + body.k)}",
+            param="k",
+        )
+    if body.explain and queries * body.k > MAX_EXPLAINED:
+        raise InvalidValue(
+            f"k: with explain, {queries} queries may ask for {MAX_EXPLAINED} hits together, not {queries * body.k}",
+            param="k",
+        )
 
 
 def _questions(body: SearchIn) -> tuple[list[str | None], list[object], bool]:

@@ -1,0 +1,215 @@
+"""What one does to an index harms nobody else: deleting, leaving, drawing, filtering while others search and write."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from grace.representation import Job, Representation
+from grace_server.errors import GenerationTimeout
+from grace_server.index import outcome
+from grace_server.index.catalog import Catalog
+from grace_server.index.collection import Collection
+from grace_server.index.edges import Edges
+from grace_server.index.errors import IndexNotFound, StoreUnavailable
+from grace_server.index.faults import FaultPoint
+from grace_server.index.filters import compile_filter
+from grace_server.index.mapping import Maps
+from grace_server.index.model import Represent
+from grace_server.index.settings import CollectionSettings
+from tests.index.conftest import OpenService
+from tests.server.conftest import until
+
+QUERY = np.array([[1, 0, 0, 0]], dtype=np.float32)
+
+
+class Moment:
+    """Something to do the next time a write passes a point."""
+
+    def __init__(self, point: FaultPoint) -> None:
+        self.point = point
+        self.act: Callable[[], None] | None = None
+
+    def __call__(self, point: FaultPoint) -> None:
+        if point is self.point and self.act is not None:
+            act, self.act = self.act, None
+            act()
+
+
+@contextmanager
+def two_indexes(folder: Path, moment: Moment) -> Iterator[tuple[Catalog, Collection]]:
+    catalog = Catalog(folder, Edges(faults=moment))
+    for name in ("a", "b"):
+        catalog.create(name, CollectionSettings(), dimensions=4, fingerprint=None)
+    try:
+        yield catalog, catalog.get("a")
+    finally:
+        catalog.close()
+
+
+def found(collection: Collection, filter_: dict[str, Any]) -> set[str]:
+    [neighbours] = collection.dense(QUERY, 10, compile_filter(filter_))
+    return {document.id for document in collection.documents(neighbours.labels).values()}
+
+
+def test_a_search_in_the_moment_of_a_write_does_not_hide_the_document_from_later_ones(tmp_path: Path) -> None:
+    moment = Moment(FaultPoint.AFTER_COMMIT)
+    not_german = {"field": "lang", "operator": "!=", "value": "de"}
+    with two_indexes(tmp_path, moment) as (_, collection):
+        collection.upsert([{"id": "1", "vector": [1, 0, 0, 0], "metadata": {"lang": "en"}}])
+        moment.act = lambda: found(collection, not_german) and None
+        collection.upsert([{"id": "2", "vector": [1, 0.1, 0, 0], "metadata": {"lang": "fr"}}])
+        assert moment.act is None
+        assert found(collection, not_german) == {"1", "2"}
+
+
+def test_a_filter_may_list_thousands_of_long_texts(tmp_path: Path) -> None:
+    urls = ["https://example.org/" + "x" * 200 + str(i) for i in range(5_000)]
+    with two_indexes(tmp_path, Moment(FaultPoint.AFTER_COMMIT)) as (_, collection):
+        collection.upsert(
+            [{"id": str(i), "vector": [1, i, 0, 0], "metadata": {"url": urls[0][:-1] + str(i)}} for i in range(3)]
+        )
+        assert found(collection, {"field": "url", "operator": "in", "value": [*urls[1:], None]}) == {"1", "2"}
+        assert found(collection, {"field": "url", "operator": "not in", "value": urls[1:]}) == {"0"}
+
+
+def test_others_are_found_while_an_index_is_being_deleted(tmp_path: Path) -> None:
+    moment, begun, end = Moment(FaultPoint.AFTER_COMMIT), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        end.wait(10)
+
+    with two_indexes(tmp_path, moment) as (catalog, collection):
+        moment.act = wait
+        writing = threading.Thread(target=lambda: collection.upsert([{"id": "1", "vector": [1, 0, 0, 0]}]))
+        writing.start()
+        assert begun.wait(10)
+        deleting = threading.Thread(target=lambda: catalog.delete("a"))
+        deleting.start()
+        while collection in list(catalog):
+            time.sleep(0.001)
+        assert catalog.get("b").name == "b"
+        with pytest.raises(IndexNotFound):
+            catalog.get("a")
+        end.set()
+        writing.join()
+        deleting.join()
+
+
+def test_an_index_that_cannot_be_deleted_is_there_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with two_indexes(tmp_path, Moment(FaultPoint.AFTER_COMMIT)) as (catalog, collection):
+        collection.upsert([{"id": "1", "vector": [1, 0, 0, 0]}])
+
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "rename", refuse)
+            with pytest.raises((OSError, StoreUnavailable)):
+                catalog.delete("a")
+        assert catalog.get("b").name == "b"
+        assert catalog.get("a").get("1") is not None
+
+
+async def test_what_a_caller_wrote_who_left_is_embedded_all_the_same(open_service: OpenService) -> None:
+    moment, begun, end = Moment(FaultPoint.BEFORE_COMMIT), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        end.wait(10)
+
+    async with open_service(edges=Edges(faults=moment)) as service:
+        await service.http.put("/indexes/a")
+        moment.act = wait
+        leaving = asyncio.create_task(service.indexes.write("a", [{"id": "1", "text": "hello"}], wait=False))
+        await until(begun.is_set)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        end.set()
+        await until(lambda: service.engine.calls == 1)
+
+
+async def test_a_text_that_always_takes_too_long_fails_after_some_attempts(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "RETRY_S", 0.01)
+    attempts = 0
+
+    def too_slow(_: Represent) -> Represent:
+        async def represent(job: Job) -> Representation:
+            nonlocal attempts
+            attempts += 1
+            raise GenerationTimeout("the engine took more than 600 s (generate_timeout_s)")
+
+        return represent
+
+    async with open_service(wrap=too_slow) as service:
+        await service.http.put("/indexes/a")
+        answer = await service.http.post(
+            "/indexes/a/documents", json={"wait": True, "documents": [{"id": "1", "text": "hello"}]}
+        )
+        assert answer.json()["job"]["failed"] == 1
+        assert attempts == outcome.ATTEMPTS
+
+
+def test_a_map_being_drawn_keeps_nobody_waiting_who_asks_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with two_indexes(tmp_path, Moment(FaultPoint.AFTER_COMMIT)) as (catalog, collection):
+        other, maps = catalog.get("b"), Maps()
+        for one in (collection, other):
+            one.upsert([{"id": str(i), "vector": [1, i, 0, 0]} for i in range(3)])
+        kept = maps.current(other)
+        drawing, end = threading.Event(), threading.Event()
+        draw = Maps.current.__globals__["_draw"]
+
+        def slowly(*args: Any, **options: Any) -> Any:
+            drawing.set()
+            assert end.wait(10)
+            return draw(*args, **options)
+
+        monkeypatch.setitem(Maps.current.__globals__, "_draw", slowly)
+        busy = threading.Thread(target=lambda: maps.current(collection))
+        busy.start()
+        assert drawing.wait(10)
+        assert maps.of(other, kept.seq) is kept  # while the first is still being drawn
+        end.set()
+        busy.join()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"query": ["a"] * 64, "k": 1000}, "k"),
+        ({"query": ["a"] * 2, "k": 501, "explain": True}, "k"),
+        ({"query": "a" * 1001}, "query"),
+    ],
+)
+async def test_what_would_be_too_much_for_one_request_is_refused(
+    open_service: OpenService, body: dict[str, Any], param: str
+) -> None:
+    async with open_service(max_input_chars=1000) as service:
+        await service.http.put("/indexes/a")
+        answer: httpx.Response = await service.http.post("/search", json={"index": "a", **body})
+        assert answer.status_code in (413, 422)
+        assert answer.json()["error"]["param"] == param
+        assert not service.engine.calls
+
+
+async def test_the_queries_of_a_request_are_embedded_together(open_service: OpenService) -> None:
+    async with open_service(seconds_per_text=0.2) as service:
+        await service.http.put("/indexes/a")
+        began = time.perf_counter()
+        answer = await service.http.post("/search", json={"index": "a", "query": [f"text {i}" for i in range(20)]})
+        assert len(answer.json()["results"]) == 20
+        assert time.perf_counter() - began < 2  # one after the other: 4 s
