@@ -13,9 +13,10 @@ import pytest
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.types import PromptType
 
+from grace_training.data import read, text_key
 from grace_training.errors import BadData
 from grace_training.evaluation.evaluate import Harness
-from grace_training.evaluation.leaks import TrainingTexts, named_leaks
+from grace_training.evaluation.leaks import TrainingTexts, named_leaks, sha256_of
 from grace_training.evaluation.listening import texts_of_task
 from grace_training.evaluation.mteb_model import model_meta
 from grace_training.evaluation.results import CATEGORIES, Leak, Run
@@ -201,7 +202,50 @@ def test_texts_that_were_trained_on_are_counted_by_file(tmp_path: Path) -> None:
     harness = Harness(tmp_path / "out", training=TrainingTexts(files), show_progress=False)
     (record,) = harness.run(RUN, Lookup(table), tasks).tasks
     assert record.texts == 4
-    assert record.leaks == (Leak("a.jsonl", 2, 4),)
+    assert record.leaks == (Leak(f"{tmp_path.name}/a.jsonl", 2, 4),)
+
+
+def test_training_files_of_one_name_are_all_compared_and_told_apart(tmp_path: Path) -> None:
+    said = ["A guild built the bridge.", "The river meets the sea."]
+    files = [
+        write(tmp_path / folder / "train.jsonl", [{"text": text}])
+        for folder, text in zip(("one", "two", "deep/two"), [*said, said[1]], strict=True)
+    ]
+    keys = np.unique(np.array([text_key(text) for text in said], np.uint64))
+    found = TrainingTexts([*files, files[0]]).leaks(keys)
+    assert found == tuple(
+        Leak(name, 1, 2) for name in ("one/train.jsonl", f"{tmp_path.name}/two/train.jsonl", "deep/two/train.jsonl")
+    )
+
+
+def test_bad_rows_of_a_training_file_are_said_and_the_others_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "A guild built the bridge."
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({"text": text}) + '\n{"text": "cut of\n{"text": "again\n')
+    keys = np.array([text_key(text)], np.uint64)
+    assert TrainingTexts([file]).leaks(keys) == (Leak(f"{tmp_path.name}/train.jsonl", 1, 1),)
+    assert "bad rows are not compared: 2, the first: train.jsonl:2: not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "no text in it"), ("{", "train.jsonl:1: not JSON"), ('{"label": "yes"}', "no text in it")],
+)
+def test_a_training_file_without_a_text_clears_nobody(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "train.jsonl").write_text(content)
+    with pytest.raises(BadData, match=said):
+        TrainingTexts([tmp_path / "train.jsonl"])
+
+
+def test_of_a_card_that_grace_train_wrote_the_name_counts_and_not_the_hash(tmp_path: Path) -> None:
+    """What docs/evaluation.md says of it: the hash there is of the rows as they were read."""
+    file = write(tmp_path / "made" / "of.jsonl", [{"text": "A guild built the bridge."}])
+    sources = {"made/of.jsonl": sha256_of(file)}
+    fingerprint = read(str(file), "unsupervised").fingerprint
+    assert named_leaks("Anything", sources, {"train: made/of.jsonl": fingerprint}, texts=1)
+    assert not named_leaks("Anything", sources, {"train: moved/elsewhere.jsonl": fingerprint}, texts=1)
 
 
 def test_data_that_the_card_names_is_marked() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grace_training.data import rows, text_key
+from grace_training.errors import BadData
 from grace_training.evaluation.results import Leak
 
 _FEWEST_WORDS = 3  # shorter values of a row are labels and names, which many sets share
@@ -23,10 +25,14 @@ _KINDS = ("classification", "clustering", "retrieval", "reranking", "p2p", "s2s"
 
 
 class TrainingTexts:
-    """Hashes of the texts in training files, by file."""
+    """Hashes of the texts in training files, by file.
+
+    Raises:
+        BadData: a file is not there, or there is nothing in it to compare.
+    """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._keys = {file.name: _keys_of(file) for file in files}
+        self._keys = {name: _keys_of(file) for name, file in _named(files).items()}
 
     def leaks(self, task_keys: npt.NDArray[np.uint64]) -> tuple[Leak, ...]:
         """Files that share texts with a task, given the sorted hashes of the task's."""
@@ -37,7 +43,9 @@ class TrainingTexts:
 def named_leaks(task: str, sources: Mapping[str, str], card: Mapping[str, str], *, texts: int) -> tuple[Leak, ...]:
     """Data of a card that the task is made from: by its SHA-256, by its file name, or by the task's name in it.
 
-    `sources` are the files that a task of ours is made from, and their SHA-256; mteb's tasks have a name alone.
+    `sources` are the files that a task of ours is made from, and their SHA-256; mteb's tasks have a name alone. Cards
+    that give the SHA-256 of files are those of `make tiny`. A card of `grace-train` has a hash of the rows it read,
+    which depends on their order and on what was skipped: no file has it, and the name has to do.
     """
     marks = {digest for digest in sources.values() if digest}
     names = {_plain(source) for source in sources}
@@ -54,14 +62,41 @@ def named_leaks(task: str, sources: Mapping[str, str], card: Mapping[str, str], 
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, as cards give it."""
+    """The SHA-256 of a file, as suites and the card of `make tiny` give it."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by folder and name, or by as much more of their paths as tells them apart."""
+    expanded = [file.expanduser() for file in files]
+    whole = list(dict.fromkeys(file.absolute() if file.exists() else file for file in expanded))  # or a hub's name
+    named = {}
+    for file in whole:
+        others = [other.parts for other in whole if other != file]
+        most = len(file.parts)
+        fits = (n for n in range(2, most) if all(parts[-n:] != file.parts[-n:] for parts in others))
+        named["/".join(file.parts[-next(fits, most) :])] = file
+    return named
+
+
 def _keys_of(file: Path) -> npt.NDArray[np.uint64]:
-    keys = (text_key(text) for _, row in rows(str(file)) for text in _texts(row))
-    return np.unique(np.fromiter(keys, np.uint64))
+    """The sorted hashes of a file's texts. Training can skip a row that cannot be read; here it is skipped aloud."""
+    bad: list[BadData] = []
+
+    def texts() -> Iterator[str]:
+        for _, row in rows(str(file)):
+            if isinstance(row, BadData):
+                bad.append(row)
+            else:
+                yield from _texts(row)
+
+    keys = np.unique(np.fromiter(map(text_key, texts()), np.uint64))
+    if not len(keys):
+        raise BadData(f"{file}: no text in it to compare" + (f"; the first bad row: {bad[0]}" if bad else ""))
+    if bad:
+        print(f"grace-eval: {file}: bad rows are not compared: {len(bad)}, the first: {bad[0]}", file=sys.stderr)
+    return keys
 
 
 def _texts(value: Any) -> Iterator[str]:
