@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,31 @@ def test_generated_code_is_not_run_unasked_and_the_task_fails_by_name(data: Path
     assert record is not None
     assert (record.status, record.score) == ("failed", None)
     assert "--run-generated-code" in (record.reason or "")
+
+
+def test_what_is_done_is_kept_when_it_cannot_be_asked_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Code is not allowed this time, a file was moved: neither is a reason against what was measured."""
+    own, out = tmp_path / "data", tmp_path / "out"
+    own.mkdir()
+    for name in ("humaneval", "fever"):
+        shutil.copy(data / f"{name}.jsonl", own)
+    asked = arguments(own, out, "transformers", "--tasks", "humaneval,fever")
+    assert main([*asked, "--run-generated-code"]) == 0
+    path, before = only_run(out)
+    capsys.readouterr()
+
+    (own / "fever.jsonl").rename(own / "moved.jsonl")
+    assert main(asked) == 0
+    assert only_run(out)[1].tasks == before.tasks
+    assert all(read_items(path, task) is not None for task in before.expected)
+    said = capsys.readouterr().err
+    assert "humaneval: kept as it was measured before; now: runs code that the model wrote" in said
+    assert "fever: kept as it was measured before; now: " in said
+
+    assert main([*asked, "--overwrite"]) == 1
+    assert {record.status for record in only_run(out)[1].tasks} == {"failed"}
 
 
 def test_a_task_that_fails_does_not_take_the_others_along(

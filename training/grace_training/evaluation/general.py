@@ -164,7 +164,7 @@ class Session:
         from grace_training.errors import BadData
 
         if task.runs_code and not self.options.run_generated_code:
-            self._failed(task, "runs code that the model wrote: allow it with --run-generated-code")
+            self._cannot(task, "runs code that the model wrote: allow it with --run-generated-code")
             return None
         try:
             if self.options.data is None and not task.local_only:
@@ -173,7 +173,7 @@ class Session:
                 raise BadData(f"{task.name} is measured on local files: give --data")
             return Wanted(task, *local_rows(task, self.options.data, self.options.limit))
         except GraceError as error:
-            self._failed(task, str(error))
+            self._cannot(task, str(error))
             return None
 
     def _written(self, wanted: Sequence[Wanted]) -> None:
@@ -254,6 +254,14 @@ class Session:
         write_items(measured.items, self.folder)
         self._note(rows={**self._sources, task.name: w.source})
         self._record(record)
+
+    def _cannot(self, task: Task, reason: str) -> None:
+        """A task that cannot be asked this time has failed, unless it was done before: nothing speaks against that."""
+        record = self.run.record(task.name)
+        if record is None or record.status != "done":
+            self._failed(task, reason)
+        else:
+            print(f"grace-eval: {task.name}: kept as it was measured before; now: {reason}", file=sys.stderr)
 
     def _failed(self, task: Task, reason: str) -> None:
         self._record(TaskRecord(task.name, GENERAL, task.metric, "failed", reason=reason))
