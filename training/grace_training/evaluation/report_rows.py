@@ -65,7 +65,7 @@ def principal(found: Sequence[Entry]) -> list[Entry]:
 
     What varies beside that has tables of its own: algorithms, weights, representations, budgets, steps.
     """
-    weights = Counter((e.key.consistency_weight, e.key.hard_weight) for e in found for _ in e.runs)
+    weights = Counter(_weighted(e) for e in found for _ in e.runs)
     chosen: dict[tuple[Row, str | None, str], Entry] = {}
     for entry in found:
         place = (entry.key.row, entry.key.preset, entry.key.apart)
@@ -74,14 +74,20 @@ def principal(found: Sequence[Entry]) -> list[Entry]:
     return sorted(chosen.values(), key=lambda e: (ROWS.index(e.key.row), e.key.preset or "", e.key.apart))
 
 
-def _rank(entry: Entry, weights: Counter[tuple[float | None, float | None]]) -> tuple[float, ...]:
+def _weighted(entry: Entry) -> tuple[object, ...]:
+    """The weights of the reward within a preset: those that most of its runs have are the preset's own."""
+    key = entry.key
+    return (key.row, key.preset, key.consistency_weight, key.hard_weight)
+
+
+def _rank(entry: Entry, weights: Counter[tuple[object, ...]]) -> tuple[float, ...]:
     key = entry.key
     direct = key.row in ("base", "contrastive", "simcse")
     wanted = ("direct", "input", "mean") if direct else ("mean", "rationale", "input", "last", "direct")
     name = key.representation or ""
     return (
         key.algorithm == "grpo",
-        weights[key.consistency_weight, key.hard_weight],
+        weights[_weighted(entry)],
         float("inf") if key.step is None else key.step,
         -(wanted.index(name) if name in wanted else len(wanted)),
         key.budget or 0,
