@@ -99,7 +99,9 @@ def measure(folder: Path, options: Any, stack: ExitStack) -> dict[str, Any]:
     stack.enter_context(running([sys.executable, str(folder / "server.py"), whole, str(port)], port, "/health"))
     add("sentences_http", port, {}, prefix)
     port = free_port()
-    command = [str(Path(sys.executable).parent / "vllm"), "serve", str(bundled()), "--runner", "pooling"]
+    # By its module: the command `vllm` wants a distribution of that name, and the one for CPUs has another.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(bundled())]
+    command += ["--runner", "pooling"]
     command += ["--convert", "embed", "--pooler-config", '{"pooling_type": "MEAN"}', "--dtype", "float32"]
     command += ["--port", str(port), "--enforce-eager", "--kv-cache-memory-bytes", str(2**28), "--max-num-seqs", "64"]
     stack.enter_context(
