@@ -47,7 +47,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 import uvicorn
 from sentence_transformers import SentenceTransformer
-model, lock, app = SentenceTransformer(sys.argv[1], device="cpu"), threading.Lock(), FastAPI()
+model = SentenceTransformer(sys.argv[1], device="cpu", model_kwargs={"dtype": "float32"})
+lock, app = threading.Lock(), FastAPI()
 class Body(BaseModel):
     input: list[str]
 @app.get("/health")
