@@ -111,7 +111,7 @@ class Indexes:
             await asyncio.gather(task, return_exceptions=True)
         try:
             await asyncio.to_thread(self.catalog.delete, name)
-        except BaseException:
+        except Exception:  # not where the caller leaves: then it is being deleted all the same
             for kept in self.catalog:
                 self._employ(kept)  # it is there as before, and goes on
             raise
