@@ -180,12 +180,19 @@ def test_a_move_that_was_cut_off_goes_on_where_it_was(shell: Shell, tmp_path: Pa
         ("a.jsonl", "[1]\n", "record 1: must be an object"),
         ("a.docx", "", "not a kind of file this reads"),
         ("a.csv", "id,text,year\n1,a,many\n", "is no number"),
+        ("a.csv", "id,text,vector\n1,a,[1\n", "record 1, vector: not JSON"),
+        ("a.csv", "id,text,metadata\n1,a,{\n", "record 1, metadata: not JSON"),
+        ("a.csv", 'id,text\n1,a\n2,"' + "a" * 17_000_000, "after record 1: cannot be read: field larger than"),
+        ("a.csv", b"id,text\n1,\xff\n", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
+        ("a.jsonl.gz", b"no gzip", "after record 0: cannot be read: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b'{"id": "1", "text": "a"}\n' * 9)[:-9], "cannot be read: Compressed file ended"),
+        ("a.jsonl.xz", b"no xz", "cannot be read: Input format not supported"),
     ],
 )
 def test_a_wrong_source_is_refused_naming_the_place(
-    shell: Shell, tmp_path: Path, name: str, contents: str, complaint: str, capsys: pytest.CaptureFixture[str]
+    shell: Shell, tmp_path: Path, name: str, contents: str | bytes, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / name).write_text(contents)
+    (tmp_path / name).write_bytes(contents.encode() if isinstance(contents, str) else contents)
     assert shell("build", "--index", "a", tmp_path / name, "--number-field", "year") == 1
     assert complaint in capsys.readouterr().err
 

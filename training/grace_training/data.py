@@ -199,7 +199,8 @@ def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_rows(stream: TextIO, name: str) -> Iterator[tuple[str, Any]]:
-    csv.field_size_limit(_CSV_FIELD)  # of the process; Python's own is 131,072
+    # The limit is the whole process's (Python's own is 131,072): it is raised for others, never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD))
     reader = csv.DictReader(stream)
     try:
         columns = reader.fieldnames or ()

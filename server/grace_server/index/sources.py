@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from grace_server.index.errors import InvalidValue
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
 _KNOWN = ("id", "text", "metadata", "rationale", "vector", "fingerprint")
 _PARQUET_ROWS = 1_024
-_CSV_FIELD_BYTES = 16 * 1024 * 1024
+_CSV_FIELD = 16 * 1024 * 1024  # characters; a longer field is an open quote that swallows rows
+_UNREADABLE = (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,12 @@ def read_documents(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
                 f"{path.name}: not a kind of file this reads: .jsonl, .csv, .tsv (or .gz, .xz), .parquet, a folder",
                 param="source",
             )
-    for line, record in records:
-        yield _document(record, columns, f"{path.name}, record {line}")
+    line = 0
+    try:
+        for line, record in records:
+            yield _document(record, columns, f"{path.name}, record {line}")
+    except _UNREADABLE as error:
+        raise InvalidValue(f"{path.name}, after record {line}: cannot be read: {error}", param="source") from error
 
 
 def count_documents(path: Path) -> int | None:
@@ -78,7 +84,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
     parts = [record[name] for name in columns.text if record.get(name)]
     metadata = record.get("metadata")
     if isinstance(metadata, str):
-        metadata = json.loads(metadata) if metadata else {}
+        metadata = _json(metadata, f"{where}, metadata") if metadata else {}
     used = {columns.id, *columns.text, *_KNOWN}
     rest = {key: _number(value, where) if key in columns.numbers else value for key, value in record.items()}
     rest = {key: value for key, value in rest.items() if key not in used}
@@ -90,6 +96,13 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
         "vector": record.get("vector"),
         "fingerprint": record.get("fingerprint"),
     }
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidValue(f"{where}: not JSON: {error}", param="source") from error
 
 
 def _number(value: Any, where: str) -> int | float | None:
@@ -106,19 +119,18 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise InvalidValue(f"{path.name}, line {number}: not JSON: {error}", param="source") from error
+            yield number, _json(line, f"{path.name}, line {number}")
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(_CSV_FIELD_BYTES)
+    # The limit is the whole process's: it is raised for others, never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD))
     with _open(path) as file:
         for number, row in enumerate(csv.DictReader(file, delimiter=delimiter), start=1):
             row.pop(None, None)  # cells beyond the header's
             if isinstance(vector := row.get("vector"), str):
-                yield number, {**row, "vector": json.loads(vector) if vector else None}
+                where = f"{path.name}, record {number}, vector"
+                yield number, {**row, "vector": _json(vector, where) if vector else None}
             else:
                 yield number, row
 
