@@ -70,6 +70,7 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) --minutes 30
 	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 40 --matrix-lr 0.006 --other-lr 0.0012
 	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) --minutes 28
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) --minutes 24
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

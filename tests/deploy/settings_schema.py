@@ -13,7 +13,8 @@ from grace_server.settings import Settings
 
 SCHEMA = Path(__file__).parents[2] / "deploy/helm/grace/values.schema.json"
 # The image's environment wins over the file, or the chart has a value of its own, which does more than the setting.
-NOT_HERE = {"config", "data_dir", "host", "port", "model", "api_keys", "drain_timeout_s", "tracing"}
+NOT_HERE = {"config", "data_dir", "host", "port", "model", "drain_timeout_s", "tracing"}
+NOT_HERE |= {"api_keys", "audit_key", "qdrant_api_key"}  # secrets, which no ConfigMap should hold
 _KEPT = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 

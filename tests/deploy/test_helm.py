@@ -28,6 +28,8 @@ CASES: dict[str, dict[str, Any]] = {
         "settings": {"max_queued_requests": 8192},
         "models": {"existingClaim": "models"},
         "apiKeys": {"keys": ["0123456789abcdef", "fedcba9876543210"]},
+        "auditKey": {"existingSecret": "signing"},
+        "qdrantKey": {"existingSecret": "qdrant"},
         "embed": {"autoscaling": {"enabled": True, "kind": "keda"}},
         "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls", "annotations": {"a": "b"}},
         "index": {"storage": {"className": "fast"}},
@@ -207,6 +209,25 @@ def test_keys_come_from_a_secret_and_are_nowhere_else() -> None:
             [container] = pod["spec"]["containers"]
             [source] = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if e["name"] == "GRACE_API_KEYS"]
             assert source == {"name": name, "key": "keys"}
+
+
+def test_the_key_that_signs_is_a_file_of_its_secret_for_the_pods_group_alone() -> None:
+    for pod in pods(rendered(CASES["everything"])):
+        spec, [container] = pod["spec"], pod["spec"]["containers"]
+        [volume] = [v for v in spec["volumes"] if v.get("secret")]
+        assert volume["secret"] == {
+            "secretName": "signing",
+            "defaultMode": 0o440,
+            "items": [{"key": "key", "path": "key"}],
+        }
+        [mount] = [m for m in container["volumeMounts"] if m["name"] == volume["name"]]
+        assert mount["readOnly"]
+        [path] = [e["value"] for e in container["env"] if e["name"] == "GRACE_AUDIT_KEY"]
+        assert path == mount["mountPath"] + "/key"
+        [source] = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if e["name"] == "GRACE_QDRANT_API_KEY"]
+        assert source == {"name": "qdrant", "key": "key"}
+    for pod in pods(rendered({})):
+        assert not any(v.get("secret") for v in pod["spec"]["volumes"])
 
 
 def test_the_queue_decides_how_many_pods_there_are() -> None:

@@ -119,6 +119,17 @@ def test_the_operator_is_let_in_by_the_label_it_has_however_it_was_installed() -
     assert door == {"ports": [{"port": 8000}]}
 
 
+def test_the_clusters_own_pods_and_no_other_ray_clusters_reach_each_other() -> None:
+    [policy] = [document for document in MANIFEST if document["kind"] == "NetworkPolicy"]
+    [service] = [document for document in MANIFEST if document["kind"] == "RayService"]
+    cluster = service["spec"]["rayClusterConfig"]
+    pods = [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    chosen = policy["spec"]["podSelector"]["matchLabels"]
+    assert policy["spec"]["ingress"][0]["from"][0] == {"podSelector": {"matchLabels": chosen}}
+    assert [pod["metadata"]["labels"] for pod in pods] == [chosen] * 2
+    assert not any("ray.io/" in name or name.endswith("/name") for name in chosen)  # every Ray cluster's have those
+
+
 def test_the_manifest_is_of_the_ray_that_was_tested() -> None:
     assert f"ray=={CLUSTER['rayVersion']}" in (ROOT / "deploy/image/ray.lock").read_text().splitlines()
 

@@ -136,8 +136,11 @@ def test_a_run_that_left_no_weights_begins_anew(words: list[str], tmp_path: Path
     run.mkdir()
     (run / "log").write_text("a line\n", encoding="utf-8")
     (run / "heldout.jsonl").write_text('{"step": 0, "margin": [9.0]}\n{"step": 15, "mar', encoding="utf-8")
+    (run / "checkpoint-1").mkdir()
+    (run / "checkpoint-1" / "model.safetensors").write_bytes(b"as it was when the process was killed")
     assert main([*words, "save_strategy=no", "max_steps=1"]) == 0
     assert steps_measured(run) == [0, 1]
+    assert [p.parent.name for p in run.glob("unfinished-*/checkpoint-1/model.safetensors")] == ["checkpoint-1"]
     assert "9.0" in (run / "heldout.jsonl.old").read_text(encoding="utf-8")
     assert (run / "log").exists()
 

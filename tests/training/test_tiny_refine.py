@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grace import Rationale
-from grace_training.tiny import finetune, refine
+from grace_training.tiny import faults, finetune, refine
 from grace_training.tiny.pairs import Example
 from grace_training.tiny.rationales import Target, Vocabulary
 
@@ -47,9 +47,9 @@ def test_learning_makes_a_repeated_token_less_likely_and_the_next_one_no_less():
 
 
 def test_a_rationale_is_put_right_by_leaving_out():
-    assert refine.put_right("surprising, trade, trade, Trade, exports", TEXT) == "trade, exports"
-    assert refine.put_right("balance of trade, trade, imports, ", TEXT) == "balance of trade, imports"
-    assert refine.put_right("card, children", TEXT) == ""
+    assert faults.put_right("surprising, trade, trade, Trade, exports", TEXT) == "trade, exports"
+    assert faults.put_right("balance of trade, trade, imports, ", TEXT) == "balance of trade, imports"
+    assert faults.put_right("card, children", TEXT) == ""
 
 
 def test_the_best_rationale_has_no_fault_and_names_most():

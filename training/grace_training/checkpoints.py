@@ -39,16 +39,20 @@ def whole_or_nothing(folder: Path, config: CheckpointConfig, *, main: bool) -> I
         raise SaveFailed(f"{folder} could not be written whole and was removed: {error}") from error
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether everything of it was written."""
+    return (folder / CONFIG_FILE).exists()
+
+
 def latest(output_dir: Path) -> Path | None:
     """The newest complete checkpoint of a run."""
     found = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    whole = [p for p in found if (p / CONFIG_FILE).exists()]
-    return max(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+    return max(filter(is_whole, found), key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
 
 
 def can_resume(folder: Path) -> bool:
     """Whether it is complete and knows how far its run had come; a finished checkpoint does not."""
-    return (folder / CONFIG_FILE).exists() and (folder / STATE_FILE).exists()
+    return is_whole(folder) and (folder / STATE_FILE).exists()
 
 
 def step(folder: Path) -> int:

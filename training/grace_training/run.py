@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,18 @@ class Run:
         if resume is not None:
             heldout.rewind(self.folder, checkpoints.step(Path(resume)))
             return
-        weights = sorted(p.name for p in self.folder.iterdir() if p.name.startswith("checkpoint-") or p.name == FINAL)
+        saved = sorted(self.folder.glob("checkpoint-*"))
+        partial = [folder for folder in saved if not checkpoints.is_whole(folder)]
+        weights = [p.name for p in [*saved, self.folder / FINAL] if p not in partial and p.exists()]
         if weights:
             raise BadRecipe(
                 f"output_dir {self.folder} holds a run ({', '.join(weights)}): --resume goes on with it, another "
                 "output_dir begins a new one"
             )
-        # A run that ended before it left any weights cannot be gone on with: it begins anew.
+        # A run that ended before it left any weights cannot be gone on with: it begins anew. What it was about to
+        # save when it was killed is no checkpoint, but may be another trainer's: it is set aside, not removed.
+        for folder in partial:
+            folder.replace(Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.folder)) / folder.name)
         for name in (heldout.RECORD, HISTORY):
             if (self.folder / name).exists():
                 (self.folder / name).replace(self.folder / f"{name}.old")

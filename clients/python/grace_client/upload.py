@@ -23,6 +23,7 @@ class Progress:
     written: int = 0
     unchanged: int = 0  # were there with the same contents
     failed: int = 0  # could not be embedded
+    cancelled: int = 0  # not embedded, since someone stopped the job
 
     def after(self, batch: Written) -> Progress:
         """With one more batch."""
@@ -31,6 +32,7 @@ class Progress:
             self.written + batch.documents,
             self.unchanged + batch.unchanged,
             self.failed + batch.job.failed,
+            self.cancelled + (batch.job.left if batch.job.state == "cancelled" else 0),
         )
 
 
@@ -43,14 +45,20 @@ class Uploaded:
     failed: int
     failures: tuple[Failure, ...]  # the first 1,000 of each batch
     jobs: tuple[str, ...]  # their ids
+    cancelled: int = 0  # not embedded, since someone stopped the job; uploading again embeds them
 
 
 def check(uploaded: Uploaded) -> None:
     """For those whose callers get no report: frameworks' stores have nowhere to put one.
 
     Raises:
-        GraceError: documents could not be embedded; it names the first.
+        GraceError: documents could not be embedded, and it names the first; or someone stopped their embedding.
     """
+    if uploaded.cancelled:
+        raise GraceError(
+            f"the embedding of {uploaded.cancelled} of {uploaded.written} documents was cancelled: they will not be "
+            "found until they are written again"
+        )
     if not uploaded.failed:
         return
     named = "; ".join(f"{failure.id!r}: {failure.reason}" for failure in uploaded.failures[:_NAMED])

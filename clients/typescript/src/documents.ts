@@ -20,6 +20,8 @@ export interface Uploaded {
   unchanged: number;
   /** Could not be embedded. */
   failed: number;
+  /** Not embedded, since someone stopped the job; uploading again embeds them. */
+  cancelled: number;
   failures: Failure[];
   jobs: string[];
 }
@@ -60,13 +62,14 @@ export class Documents {
     documents: Iterable<DocumentInput> | AsyncIterable<DocumentInput>,
     options: UploadOptions = {},
   ): Promise<Uploaded> {
-    const done: Uploaded = { written: 0, unchanged: 0, failed: 0, failures: [], jobs: [] };
+    const done: Uploaded = { written: 0, unchanged: 0, failed: 0, cancelled: 0, failures: [], jobs: [] };
     const batches = batchesOf(documents, positive("batchSize", options.batchSize ?? 128));
     await several(batches, positive("atOnce", options.atOnce ?? 4), options.signal, async (json, signal) => {
       const written = await this.#write(index, { signal, json, patient: true }, options.wait);
       done.written += written.documents;
       done.unchanged += written.unchanged;
       done.failed += written.job.failed;
+      if (written.job.state === "cancelled") done.cancelled += written.job.left;
       done.failures.push(...written.job.failures);
       done.jobs.push(written.job.id);
       options.progress?.({ ...done });

@@ -185,6 +185,13 @@ test("options that count are whole numbers of at least 1, and the error names th
   assert.equal(calls(), 0);
 });
 
+test("what a stopped job leaves is told", async () => {
+  const job = { ...written.job, state: "cancelled", left: 3 };
+  const { fetch } = answering(json({ ...written, job }));
+  const done = await new GraceClient("http://test", { fetch }).documents.upload("i", documents(1));
+  assert.deepEqual([done.failed, done.cancelled], [0, 3]);
+});
+
 test("an upload waits for room as often as it is told to, one request four times at most", async () => {
   const full = json({ error: { message: "full", code: "queue_full" } }, 429, { "retry-after": "0" });
   const retries = { firstWaitS: 0.001 };

@@ -13,12 +13,15 @@ from grace_client import (
     Conflict,
     Document,
     GraceClient,
+    GraceError,
     InvalidValue,
     Job,
     NotFound,
     Progress,
     TimedOut,
+    results,
 )
+from grace_client.upload import Uploaded, check
 from tests.clients.python.both import Both
 from tests.clients.python.conftest import Client
 from tests.clients.python.house import House
@@ -127,6 +130,28 @@ async def test_an_upload_of_any_length_reports_how_far_it_is(client: Both) -> No
     assert (again.written, again.unchanged) == (50, 50)
     assert told[-1].total is None
     assert (await client("documents.upload", "papers", [])).written == 0
+
+
+def test_what_a_stopped_job_leaves_is_told_and_is_an_error_where_nobody_reads_reports() -> None:
+    job = {
+        "id": "j",
+        "total": 9,
+        "done": 4,
+        "failed": 1,
+        "superseded": 1,
+        "left": 3,
+        "rate": None,
+        "seconds_left": None,
+    }
+    job |= {"created_at": 1.0, "finished_at": 2.0, "failures": []}
+    stopped, done, running = (
+        results.Written.model_validate({"documents": 9, "unchanged": 0, "job": {**job, "state": state}})
+        for state in ("cancelled", "done", "running")
+    )
+    told = Progress(None).after(done).after(stopped).after(running)
+    assert (told.written, told.failed, told.cancelled) == (27, 3, 3)
+    with pytest.raises(GraceError, match="the embedding of 3 of 27 documents was cancelled"):
+        check(Uploaded(27, 0, 3, (), (), cancelled=3))
 
 
 async def test_a_source_is_read_no_faster_than_the_server_takes_it(client: Both) -> None:

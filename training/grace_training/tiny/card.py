@@ -35,6 +35,7 @@ _NAMES = {
     "rationale_tokens_mean": "tokens per rationale (mean)",
     "rationale_tokens_median": "tokens per rationale (median)",
     "rationale_words_found_in_text": "words of the rationale (over three letters) that stand in the text (share)",
+    "rationale_terms_faulty": "terms inside <think> that are there twice or that the text does not have (share)",
     "heaviest_terms_named": "of a text's five heaviest terms by TF-IDF, those that its rationale names (share)",
     "stsbenchmark_dev_spearman_direct": "STSBenchmark dev, Spearman x 100, text alone",
     "stsbenchmark_dev_spearman_reason": "STSBenchmark dev, Spearman x 100, text and rationale",

@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 FOLDER = Path("core/grace/models/grace-tiny")
 MAX_INPUT = 896  # tokens: with template and rationale it stays inside the context of 1024
 MAX_WEIGHTS = 32_000_000  # bytes; the folder travels inside the package
-STAGES = ("refine", "finetune", "contrast", "widen")  # that leave a whole model, newest first
+STAGES = ("unlearn", "refine", "finetune", "contrast", "widen")  # that leave a whole model, newest first
 
 
 def history(work: Path) -> dict[str, Any]:
     """What the stages read and how long they took, in the order in which they were run."""
     learned = model.start(work, "widen")["learned"]
     stages = dict(learned["stages"])
-    for stage in ("words", "contrast", "finetune", "refine"):
+    for stage in ("words", "contrast", "finetune", "refine", "unlearn"):
         if (state := model.load_state(work / f"{stage}.pt")) is not None:
             name = stage if stage not in stages else f"{stage} again"
             stages[name] = {"steps": state["step"], "minutes": round(state["spent_s"] / 60)}

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from grace_training.tiny import crew, loop, model, muon, pairs, rationales, widen
+from grace_training.tiny.faults import Faulty
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Writer
 from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
@@ -84,6 +85,13 @@ def encode(example: Example, longest: int, writer: Writer) -> Row:
     return Row([*prefix, *text, *suffix, *target], len(prefix), start, start + len(suffix))
 
 
+def encode_faulty(faulty: Faulty, writer: Writer) -> Row:
+    """The row of a rationale that a model wrote, on the prompt that it was written on."""
+    prompt = [*writer.prefixes[faulty.role], *writer.text_ids(faulty.text, LONG)]
+    start = len(prompt) + len(writer.suffix)
+    return Row([*prompt, *writer.suffix, *faulty.token_ids], len(writer.prefixes[faulty.role]), len(prompt), start)
+
+
 def pad(rows: Sequence[Row], padding: int) -> Rows:
     """Rows as tensors, as long as the longest of them (in steps of 8)."""
     length = -(-max(len(row.ids) for row in rows) // 8) * 8
@@ -138,6 +146,15 @@ def unlikelihood(logits: Tensor, next_ids: Tensor, lengths: Sequence[int]) -> Te
     repeated = (before >= 0) & (before != next_ids[:, None])
     chances = logits.softmax(dim=-1).gather(1, before.clamp(min=0))
     return -(torch.log1p(-chances.clamp(max=1 - 1e-6)) * repeated).sum() / len(next_ids)
+
+
+def unlearning(logits: Tensor, ids: Tensor) -> Tensor:
+    """() mean of -log(1 - p) of tokens [N] that should not come next, under the logits [N, V].
+
+    On what the model itself wrote: sequence-level unlikelihood (Welleck et al. 2020, section 5.2).
+    """
+    chances = logits.softmax(dim=-1).gather(1, ids[:, None])
+    return -torch.log1p(-chances.clamp(max=1 - 1e-6)).mean()
 
 
 def drift(hidden: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
@@ -207,27 +224,37 @@ class Stage:
         crew.set_gradients(self._parameters, gradients)
         return written, contrast
 
-    def rationale_step(self, examples: Sequence[Example]) -> float:
-        """Set the gradients of rationales alone, for texts of any length; returns their loss."""
-        encoded = [encode(example, LONG, self._writer) for example in examples]
-        encoded.sort(key=lambda row: -len(row.ids))
-        groups = [encoded[i : i + LONG_PART] for i in range(0, len(encoded), LONG_PART)]
-        return self._plain_step([partial(self._rationale_loss, pad(group, self._padding)) for group in groups])
+    def rationale_step(self, examples: Sequence[Example], faulty: Sequence[Faulty] = ()) -> tuple[float, float]:
+        """Set the gradients of rationales alone, for texts of any length; returns their loss and that of the faults."""
+        encoded = sorted((encode(example, LONG, self._writer) for example in examples), key=lambda row: -len(row.ids))
+        losses = [
+            partial(self._rationale_loss, pad(encoded[i : i + LONG_PART], self._padding))
+            for i in range(0, len(encoded), LONG_PART)
+        ]
+        learned = len(losses)
+        wrong = sorted(
+            ((encode_faulty(one, self._writer), one.places) for one in faulty), key=lambda pair: -len(pair[0].ids)
+        )
+        for i in range(0, len(wrong), LONG_PART):
+            rows, places = zip(*wrong[i : i + LONG_PART], strict=True)
+            losses.append(partial(self._fault_loss, rows, places))
+        done = self._plain_step(losses)
+        return float(np.mean(done[:learned])), float(np.mean(done[learned:] or [0.0]))
 
     def text_step(self, tokens: NDArray[np.uint16], rng: np.random.Generator) -> float:
         """Set the gradients of plain text; returns its loss."""
         starts = rng.integers(0, len(tokens) - TEXT_LENGTH - 1, size=TEXT_ROWS)
         rows = torch.from_numpy(np.stack([tokens[s : s + TEXT_LENGTH + 1] for s in starts]).astype(np.int64))
-        return self._plain_step([partial(self._text_loss, part) for part in torch.split(rows, TEXT_PART)])
+        return float(np.mean(self._plain_step([partial(self._text_loss, p) for p in torch.split(rows, TEXT_PART)])))
 
-    def _plain_step(self, losses: list[Callable[[], Tensor]]) -> float:
+    def _plain_step(self, losses: Sequence[Callable[[], Tensor]]) -> list[float]:
         def part(loss_of: Callable[[], Tensor]) -> tuple[float, crew.Gradients]:
             loss = loss_of()
             return loss.item(), torch.autograd.grad(loss, self._parameters)
 
         done = self._workers.run([partial(part, loss_of) for loss_of in losses])
         crew.set_gradients(self._parameters, [gradients for _, gradients in done], 1 / len(done))
-        return sum(loss for loss, _ in done) / len(done)
+        return [loss for loss, _ in done]
 
     def _states(self, ids: Tensor) -> Tensor:
         # Not compiled: rows of every length would be compiled anew, for minutes, to save a quarter of the time.
@@ -245,13 +272,26 @@ class Stage:
 
     def _rationale_loss(self, rows: Rows) -> Tensor:
         hidden = self._states(rows.ids)
-        loss = self._writing_loss(hidden, rows)
+        return self._writing_loss(hidden, rows) + self._drift(hidden, rows)
+
+    def _fault_loss(self, encoded: Sequence[Row], places: Sequence[Sequence[int]]) -> Tensor:
+        rows = pad(encoded, self._padding)
+        hidden = self._states(rows.ids)
+        before = [
+            (i, row.written_from + at - 1)
+            for i, (row, ats) in enumerate(zip(encoded, places, strict=True))
+            for at in ats
+        ]
+        row_of, at = torch.tensor(before).T
+        return unlearning(self._logits(hidden[row_of, at]), rows.ids[row_of, at + 1]) + self._drift(hidden, rows)
+
+    def _drift(self, hidden: Tensor, rows: Rows) -> Tensor:
         if self._teacher is None:
-            return loss
+            return hidden.new_zeros(())
         length = int(rows.direct.any(dim=0).nonzero().max()) + 1  # what follows the text is no part of the vector
         with torch.no_grad(), crew.fast_products():
             taught = model.states(self._teacher, rows.ids[:, :length])
-        return loss + drift(hidden[:, :length], taught, rows.direct[:, :length])
+        return drift(hidden[:, :length], taught, rows.direct[:, :length])
 
     def _writing_loss(self, hidden: Tensor, rows: Rows) -> Tensor:
         logits = self._logits(hidden.flatten(0, 1)[rows.positions])
@@ -292,7 +332,7 @@ def main() -> None:
             written, contrast = stage.pair_step(by_name[name], rng)
             losses = {"rationale": written, f"contrast {name}": contrast}
         elif choice < SHARE_PAIRS + SHARE_LONG:
-            losses = {"long": stage.rationale_step([pairs.summaries(by_name, rng) for _ in range(LONG_ROWS)])}
+            losses = {"long": stage.rationale_step([pairs.summaries(by_name, rng) for _ in range(LONG_ROWS)])[0]}
         else:
             losses = {"text": stage.text_step(tokens, rng)}
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.03, decay_from=0.3))

@@ -29,6 +29,7 @@ from grace import Grace, Rationale
 from grace.model import EngineName
 from grace_training.tiny import corpus, pairs
 from grace_training.tiny.export import FOLDER
+from grace_training.tiny.faults import judged
 from grace_training.tiny.rationales import Role, Vocabulary, Writer
 from grace_training.tiny.tokenizer import THINK, THINK_END
 
@@ -160,8 +161,10 @@ def writing(model: Model, texts: Sequence[tuple[Role, str]]) -> dict[str, float]
         chosen = [text for of, text in texts if of == role]
         read += chosen
         written += model.represent(chosen, role).rationales if chosen else []
-    grounded = []
+    grounded: list[float] = []
+    good: list[bool] = []  # term by term
     for text, rationale in zip(read, written, strict=True):
+        good += [fine for _, _, fine in judged(rationale.thinking, text)]
         words = [word.strip(".,:;?!\"'()") for word in rationale.text.lower().split() if len(word) > 3]
         grounded.append(sum(word in text.lower() for word in words) / max(1, len(words)))
     lengths = [rationale.tokens for rationale in written]
@@ -172,6 +175,7 @@ def writing(model: Model, texts: Sequence[tuple[Role, str]]) -> dict[str, float]
         "rationale_tokens_mean": float(np.mean(lengths)),
         "rationale_tokens_median": float(np.median(lengths)),
         "rationale_words_found_in_text": float(np.mean(grounded)),
+        "rationale_terms_faulty": 1 - float(np.mean(good)),
         "heaviest_terms_named": float(np.mean(named_terms(read, written))),
     }
 

@@ -16,7 +16,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 
 from grace import Grace, Rationale
 from grace_training.tiny import crew, export, finetune, loop, model, muon, pairs, rationales, widen
+from grace_training.tiny.faults import put_right
 from grace_training.tiny.measure import loops, well_formed
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Role, Target, Vocabulary, Writer
@@ -40,16 +41,6 @@ CHARACTERS = 2400  # of a text; more never fits a row
 OWN_ROWS, BUILT_ROWS = 16, 16  # of a step
 SHARE_TEXT = 0.12  # of the steps: plain text, as in `finetune`
 ROLES: tuple[Role, Role] = ("document", "query")
-
-
-def put_right(thinking: str, text: str) -> str:
-    """The terms that the text has, each once, in their order."""
-    kept: list[str] = []
-    for term in (part.strip() for part in thinking.split(",")):
-        found = term.lower() in text.lower()
-        if term and found and not any(term.lower() in other.lower() or other.lower() in term.lower() for other in kept):
-            kept.append(term)
-    return ", ".join(kept)
 
 
 def grounded(understanding: str, text: str) -> float:
@@ -95,27 +86,54 @@ def drawn(by_name: dict[str, Kind], count: int, rng: np.random.Generator) -> lis
     return examples[:count]
 
 
-def own(folder: Path, examples: Sequence[Example], writer: Writer) -> list[Example]:
-    """The examples with targets that the model in the folder wrote; those of which it wrote none well stay out.
+@dataclass(frozen=True)
+class Written:
+    """An example whose text is cut to what the model was shown, and what it wrote of it at each of `SAMPLED`."""
+
+    example: Example
+    rationales: list[Rationale]
+
+
+def room(writer: Writer) -> int:
+    """Tokens of a text that are shown: what the longest row leaves beside template and rationale."""
+    return finetune.LONG - LONGEST - len(writer.suffix) - max(map(len, writer.prefixes.values()))
+
+
+def write(weights: Weights, marks: Tokenizer, examples: Sequence[Example], writer: Writer) -> list[Written]:
+    """What a model of these weights writes of the examples' texts, role by role."""
+    done: list[Written] = []
+    with tempfile.TemporaryDirectory() as folder:
+        export.write_checkpoint(Path(folder), marks, {"model": weights}, {}, "")
+        with Grace.load(folder) as grace:
+            for role in ROLES:
+                chosen = [
+                    replace(example, text=writer.visible(example.text, room(writer)))
+                    for example in examples
+                    if example.role == role
+                ]
+                texts = [example.text for example in chosen]
+                tries = [
+                    grace.represent(texts, role=role, temperature=temperature, show_progress=False)
+                    for temperature in SAMPLED
+                ]
+                for example, *answers in zip(chosen, *tries, strict=True):
+                    done.append(Written(example, [one.rationale for one in answers if one.rationale]))
+    return done
+
+
+def own(written: Sequence[Written], writer: Writer) -> list[Example]:
+    """The examples with targets that the model wrote; those of which it wrote none well stay out.
 
     What a person wrote of a text stays its understanding, and gets the model's terms.
     """
-    most = finetune.LONG - LONGEST - len(writer.suffix) - max(map(len, writer.prefixes.values()))
     kept: list[Example] = []
-    with Grace.load(folder) as grace:
-        for role in ROLES:
-            chosen = [example for example in examples if example.role == role]
-            texts = [writer.visible(example.text, most) for example in chosen]
-            tries = [
-                grace.represent(texts, role=role, temperature=temperature, show_progress=False)
-                for temperature in SAMPLED
-            ]
-            for example, text, *answers in zip(chosen, texts, *tries, strict=True):
-                target = best([one.rationale for one in answers if one.rationale], text, writer.vocabulary)
-                if target and example.says:
-                    target = replace(target, understanding=example.target(writer, most).understanding)
-                if target and len(writer.target_ids(target, text)) <= LONGEST:
-                    kept.append(replace(example, text=text, written=target))
+    for one in written:
+        example = one.example
+        target = best(one.rationales, example.text, writer.vocabulary)
+        if target and example.says:
+            target = replace(target, understanding=example.target(writer, room(writer)).understanding)
+        if target and len(writer.target_ids(target, example.text)) <= LONGEST:
+            kept.append(replace(example, written=target))
     return kept
 
 
@@ -160,10 +178,8 @@ def main() -> None:
     weights = average(model.start(options.work, "finetune")["model"], vectors)
     path = options.work / "own.jsonl"
     if not path.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            export.write_checkpoint(Path(folder), marks, {"model": weights}, {}, "")
-            examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))
-            kept = own(Path(folder), examples, writer)
+        examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))
+        kept = own(write(weights, marks, examples, writer), writer)
         log.info("%d of %d texts have a rationale worth learning", len(kept), len(examples))
         save(path, kept)
     examples = load(path)
@@ -181,7 +197,7 @@ def main() -> None:
         else:
             places = rng.choice(len(examples), size=OWN_ROWS)
             rows = [*(examples[int(place)] for place in places), *built(by_name, BUILT_ROWS, rng)]
-            losses = {"rationale": stage.rationale_step(rows)}
+            losses = {"rationale": stage.rationale_step(rows)[0]}
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
         return losses
 

@@ -71,7 +71,7 @@ class AsyncDocuments:
                 failures += written.job.failures
                 if progress:
                     progress(told)
-        return Uploaded(told.written, told.unchanged, told.failed, tuple(failures), tuple(jobs))
+        return Uploaded(told.written, told.unchanged, told.failed, tuple(failures), tuple(jobs), told.cancelled)
 
     async def get(self, index: str, id: str) -> results.StoredDocument:
         """A document, in whichever state.

@@ -68,6 +68,13 @@ spec:
         - name: GRACE_API_KEYS
           valueFrom: {secretKeyRef: {name: {{ . }}, key: keys}}
         {{- end }}
+        {{- if $.Values.auditKey.existingSecret }}
+        - {name: GRACE_AUDIT_KEY, value: /etc/grace-audit/key}
+        {{- end }}
+        {{- with $.Values.qdrantKey.existingSecret }}
+        - name: GRACE_QDRANT_API_KEY
+          valueFrom: {secretKeyRef: {name: {{ . }}, key: key}}
+        {{- end }}
         {{- if $.Values.tracing.enabled }}
         - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ $.Values.tracing.endpoint | quote }}}
@@ -98,6 +105,9 @@ spec:
         {{- toYaml $resources | nindent 8 }}
       volumeMounts:
         - {name: settings, mountPath: /etc/grace, readOnly: true}
+        {{- if $.Values.auditKey.existingSecret }}
+        - {name: audit-key, mountPath: /etc/grace-audit, readOnly: true}
+        {{- end }}
         - {name: data, mountPath: /data}
         - {name: models, mountPath: /models{{ if and $.Values.models.existingClaim $.Values.models.offline }}, readOnly: true{{ end }}}
         - {name: tmp, mountPath: /tmp}
@@ -105,6 +115,10 @@ spec:
   volumes:
     - name: settings
       configMap: {name: {{ include "grace.name" $ }}}
+    {{- with $.Values.auditKey.existingSecret }}
+    - name: audit-key # for the pod's group alone
+      secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: key, path: key}]}
+    {{- end }}
     - name: models
       {{- if $.Values.models.existingClaim }}
       persistentVolumeClaim: {claimName: {{ $.Values.models.existingClaim }}}

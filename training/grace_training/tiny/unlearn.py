@@ -1,0 +1,98 @@
+"""After `refine.py`: the model learns what not to write, from its own faults.
+
+`python -m grace_training.tiny.unlearn --minutes 24` lets the model write rationales for training texts that `refine.py`
+did not draw, greedy and sampled. Where one has a fault (`faults.py`), the token that began it becomes less likely
+there. Beside these, the steps learn the best of the same rationales, put right, and built targets: what to write
+instead. As before, the vectors of texts alone are held to those of the stage that learned them.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from grace_training.tiny import crew, finetune, loop, model, muon, pairs, rationales, refine, widen
+from grace_training.tiny.faults import Faulty, faults
+from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
+
+log = logging.getLogger(__name__)
+
+OWN_ROWS, BUILT_ROWS, FAULTY_ROWS = 12, 8, 12  # of a step
+SHARE_TEXT = 0.12  # of the steps: plain text, as in `finetune`
+
+
+def faulty(written: Sequence[refine.Written], marks: Tokenizer) -> list[Faulty]:
+    """Every rationale that has a fault, with its places."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(marks.decode(ids, skip_special_tokens=False))
+
+    found: list[Faulty] = []
+    for one in written:
+        for rationale in one.rationales:
+            if places := faults(rationale, one.example.text, decode):
+                found.append(Faulty(one.example.role, one.example.text, rationale.token_ids, tuple(places)))
+    return found
+
+
+def save(path: Path, rows: Sequence[Faulty]) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
+
+
+def load(path: Path) -> list[Faulty]:
+    """What `save` wrote."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Faulty(**{**row, "token_ids": tuple(row["token_ids"]), "places": tuple(row["places"])}) for row in rows]
+
+
+def main() -> None:
+    """Write, judge and train, or go on training."""
+    parser = loop.parser(__doc__, minutes=24.0, rates=(0.003, 0.0006))
+    parser.add_argument("--texts", type=int, default=2500, help="training texts to write rationales for")
+    options = loop.begin(parser)
+
+    marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
+    writer = rationales.Writer(marks, rationales.corpus_vocabulary(options.data))
+    by_name = pairs.kinds(options.data)
+    weights = model.start(options.work, "refine")["model"]
+    good_path, faulty_path = options.work / "own-again.jsonl", options.work / "faulty.jsonl"
+    if not faulty_path.exists():
+        examples = refine.drawn(by_name, options.texts, np.random.default_rng([options.seed, 6]))
+        written = refine.write(weights, marks, examples, writer)
+        refine.save(good_path, refine.own(written, writer))
+        save(faulty_path, faulty(written, marks))
+    good, wrong = refine.load(good_path), load(faulty_path)
+    log.info("%d texts have a rationale worth learning, %d rationales a fault", len(good), len(wrong))
+
+    tokens = np.load(options.work / "tokens.npy")
+    vectors = model.start(options.work, "contrast", "widen")["model"]
+    network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
+    workers = crew.Crew(options.workers)
+    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
+    stage = finetune.Stage(network, writer, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
+
+    def step(number: int, progress: float) -> dict[str, float]:
+        rng = np.random.default_rng([options.seed, 7, number])
+        if rng.random() < SHARE_TEXT:
+            losses = {"text": stage.text_step(tokens, rng)}
+        else:
+            rows = [good[int(place)] for place in rng.choice(len(good), size=OWN_ROWS)]
+            rows += refine.built(by_name, BUILT_ROWS, rng)
+            written, faults_left = stage.rationale_step(
+                rows, [wrong[int(place)] for place in rng.choice(len(wrong), size=FAULTY_ROWS)]
+            )
+            losses = {"rationale": written, "fault": faults_left}
+        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
+        return losses
+
+    network.train()
+    loop.train(options.work / "unlearn.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
+
+
+if __name__ == "__main__":
+    main()
