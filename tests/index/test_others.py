@@ -121,6 +121,29 @@ def test_an_index_that_cannot_be_deleted_is_there_as_before(tmp_path: Path, monk
         assert catalog.get("a").get("1") is not None
 
 
+async def test_a_job_is_found_though_another_index_goes_meanwhile(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_service() as service:
+        for name in ("a", "b"):
+            await service.http.put(f"/indexes/{name}")
+        vector = [1.0] + [0.0] * (service.indexes.catalog.get("b").dimensions - 1)
+        written = await service.http.post("/indexes/b/documents", json={"documents": [{"id": "1", "vector": vector}]})
+        job, other = written.json()["job"]["id"], service.indexes.catalog.get("a")
+        look = Collection.job
+
+        def gone(collection: Collection, wanted: str) -> Any:
+            if collection is other:  # begun upon before it was deleted
+                if service.indexes.catalog.has(other):
+                    service.indexes.catalog.delete("a")
+                raise StoreUnavailable("Cannot operate on a closed database.")
+            return look(collection, wanted)
+
+        monkeypatch.setattr(Collection, "job", gone)
+        assert (await service.http.get(f"/jobs/{job}")).json()["state"] == "done"
+        assert not service.indexes.catalog.has(other)
+
+
 async def test_what_a_caller_wrote_who_left_is_embedded_all_the_same(open_service: OpenService) -> None:
     moment, begun, end = Moment(FaultPoint.BEFORE_COMMIT), threading.Event(), threading.Event()
 

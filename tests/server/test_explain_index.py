@@ -341,6 +341,18 @@ async def test_tokens_of_a_rationale_that_is_read_otherwise_today_are_refused(se
     await hit(service, "bridge", tokens=True)
 
 
+@pytest.mark.parametrize(("stored", "asked"), [("direct", "reason"), ("reason", "direct")])
+async def test_tokens_of_a_document_are_of_the_mode_it_was_stored_in_not_of_the_querys(
+    serve: Serve, stored: str, asked: str
+) -> None:
+    service = await serve()
+    await filled(service, document_mode=stored)
+    reply = await hit(service, "bridge", tokens=True, mode=asked)
+    check_tokens(reply)
+    sources = {side: {one["source"] for one in reply[side]["sources"]} for side in ("first", "second")}
+    assert [len(sources["first"]) > 1, len(sources["second"]) > 1] == [asked == "reason", stored == "reason"]
+
+
 async def test_tokens_of_several_rationales_are_refused(serve: Serve) -> None:
     service = await serve()
     body = {"first": QUERY, "second": "A river.", "n": 2, "temperature": 1.0, "tokens": True}

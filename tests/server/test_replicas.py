@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -174,7 +175,10 @@ async def test_the_replicas_that_run_are_counted(fake: FakeEngine) -> None:
 async def test_a_replica_answers_for_its_own_checkpoint_only(prompter: Prompter, job: Job) -> None:
     settings = Settings(model=str(prompter.checkpoint.folder))
     replica = EngineReplica.__new__(EngineReplica)
+    gc.unfreeze()
     await replica.__init__(settings, lambda *parts: FakeEngine(parts[-1]))  # type: ignore[misc]
+    assert gc.get_freeze_count() > 50_000, "what was loaded is out of the garbage collector's way"
+    gc.unfreeze()
     fingerprint = prompter.checkpoint.fingerprint
     await replica.ready(fingerprint)
     assert (await replica.represent(fingerprint, job)).pooled_tokens
