@@ -59,7 +59,7 @@ generate: .venv/installed
 lock: .venv/installed
 	$(BIN)/python scripts/lock.py
 
-# Every stage goes on where it was stopped. Minutes are step time: about four hours in all on two idle cores.
+# Every stage goes on where it was stopped. Minutes are step time: about five hours in all, with the writing between on two idle cores.
 DATA ?= ../shared/data
 tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
@@ -71,6 +71,7 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 40 --matrix-lr 0.006 --other-lr 0.0012
 	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) --minutes 28
 	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) --minutes 24
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) --minutes 22 --round 2 --texts 1500 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

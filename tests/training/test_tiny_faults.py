@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from grace import Rationale
-from grace_training.tiny import faults, finetune, refine, unlearn
+from grace_training.tiny import crew, faults, finetune, model, refine, tokenizer, unlearn
 from grace_training.tiny.export import FOLDER
 from grace_training.tiny.faults import Faulty
 from grace_training.tiny.pairs import Example
@@ -102,3 +102,28 @@ def test_faulty_rationales_are_kept_as_they_were_found(tmp_path: Path, marks: To
     assert [(row.role, row.text, len(row.places)) for row in found] == [("query", TEXT, 1)]
     unlearn.save(tmp_path / "faulty.jsonl", found)
     assert unlearn.load(tmp_path / "faulty.jsonl") == found
+
+
+def test_a_step_takes_the_loss_at_the_faults_and_nowhere_else(marks: Tokenizer) -> None:
+    torch.manual_seed(0)
+    network, writer = model.build(marks, model.NARROW), Writer(marks, Vocabulary(()))
+    rows = [
+        Faulty("document", TEXT, written(" fan, fan", "A fan.", marks).token_ids, (3,)),
+        Faulty("query", TEXT, written(" moon, fan, fan", "A fan fan.", marks).token_ids, (1, 5)),
+        Faulty("document", "A fan.", written(" power", "A fan.", marks).token_ids, (2,)),
+    ]
+    stage = finetune.Stage(network, writer, tokenizer.mark_id(marks, tokenizer.END_OF_TEXT), crew.Crew(1))
+    _, found = stage.rationale_step([Example("document", TEXT)], rows)
+
+    def by_hand(row: Faulty) -> list[float]:
+        encoded = finetune.encode_faulty(row, writer)
+        chances = network(input_ids=torch.tensor([encoded.ids])).logits[0].softmax(dim=-1)
+        places = [encoded.written_from + place for place in row.places]
+        return [-float(torch.log1p(-chances[at - 1, encoded.ids[at]])) for at in places]
+
+    with torch.no_grad():
+        one, two, three = sorted(rows, key=lambda row: -len(finetune.encode_faulty(row, writer).ids))
+        parts = [by_hand(one) + by_hand(two), by_hand(three)]  # two rows a part, the longest first
+    expected = sum(sum(part) / len(part) for part in parts) / len(parts)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert all(parameter.grad is not None for parameter in network.parameters())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grace import Rationale
-from grace_training.tiny import faults, finetune, refine
+from grace_training.tiny import faults, finetune, model, refine
 from grace_training.tiny.pairs import Example
 from grace_training.tiny.rationales import Target, Vocabulary
 
@@ -82,5 +82,6 @@ def test_drift_is_the_share_of_the_squared_length_by_which_the_means_moved():
 
 
 def test_weights_are_averaged_one_by_one():
-    one, two = {"a": torch.tensor([1.0, 3.0])}, {"a": torch.tensor([3.0, 3.0])}
-    assert torch.equal(refine.average(one, two)["a"], torch.tensor([2.0, 3.0]))
+    one, two, three = ({"a": torch.tensor([x, 3.0])} for x in (1.0, 3.0, 8.0))
+    assert torch.equal(model.average(one, two)["a"], torch.tensor([2.0, 3.0]))
+    assert torch.equal(model.average(one, two, three)["a"], torch.tensor([4.0, 3.0]))

@@ -16,7 +16,7 @@ tags: [sentence-similarity, text-generation]
 
 A language model of 14 million parameters that writes a short rationale for an English text and whose mean-pooled last
 hidden states, over the text and that rationale, are its embedding (384 numbers, cosine). It was trained from scratch on
-open text, on two processor cores that others used too, in less than four hours. It is bundled so that everything works
+open text, on two processor cores that others used too, in less than five hours. It is bundled so that everything works
 at once, offline and on any machine: it shows the method, and it is no rival to models a thousand times its size.
 
     <think>topic, key term, key term</think>what the text says, in a short sentence<|im_end|>

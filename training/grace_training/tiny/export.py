@@ -1,6 +1,7 @@
 """Last stage: the trained weights as an ordinary checkpoint folder, with `grace.json` and a model card.
 
-`python -m grace_training.tiny.export` may be called at any time; it takes the newest stage that has saved a state.
+`python -m grace_training.tiny.export` may be called at any time; it takes the newest stage that has saved a state, and
+where all of `AVERAGED` have, the mean of their weights.
 """
 
 import argparse
@@ -21,14 +22,15 @@ log = logging.getLogger(__name__)
 FOLDER = Path("core/grace/models/grace-tiny")
 MAX_INPUT = 896  # tokens: with template and rationale it stays inside the context of 1024
 MAX_WEIGHTS = 32_000_000  # bytes; the folder travels inside the package
-STAGES = ("unlearn", "refine", "finetune", "contrast", "widen")  # that leave a whole model, newest first
+STAGES = ("unlearn-2", "unlearn-1", "refine", "finetune", "contrast", "widen")  # that leave a whole model, newest first
+AVERAGED = STAGES[:3]  # each was trained from the next
 
 
 def history(work: Path) -> dict[str, Any]:
     """What the stages read and how long they took, in the order in which they were run."""
     learned = model.start(work, "widen")["learned"]
     stages = dict(learned["stages"])
-    for stage in ("words", "contrast", "finetune", "refine", "unlearn"):
+    for stage in ("words", "contrast", "finetune", "refine", "unlearn-1", "unlearn-2"):
         if (state := model.load_state(work / f"{stage}.pt")) is not None:
             name = stage if stage not in stages else f"{stage} again"
             stages[name] = {"steps": state["step"], "minutes": round(state["spent_s"] / 60)}
@@ -37,6 +39,15 @@ def history(work: Path) -> dict[str, Any]:
         "minutes": {name: spent["minutes"] for name, spent in stages.items()},
         "pretraining_tokens": learned["read"],
     }
+
+
+def newest(work: Path) -> dict[str, Any]:
+    """The state to export."""
+    last = [state for stage in AVERAGED if (state := model.load_state(work / f"{stage}.pt")) is not None]
+    if len(last) < len(AVERAGED):
+        return model.start(work, *STAGES)
+    log.info("the mean of %s", ", ".join(AVERAGED))
+    return {"model": model.average(*(state["model"] for state in last))}
 
 
 def write_checkpoint(
@@ -93,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
-    state = model.start(options.work, *STAGES)
+    state = newest(options.work)
     scores_file = options.work / "scores.json"
     scores = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.exists() else {}
     provenance = {

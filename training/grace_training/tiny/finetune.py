@@ -224,8 +224,13 @@ class Stage:
         crew.set_gradients(self._parameters, gradients)
         return written, contrast
 
-    def rationale_step(self, examples: Sequence[Example], faulty: Sequence[Faulty] = ()) -> tuple[float, float]:
-        """Set the gradients of rationales alone, for texts of any length; returns their loss and that of the faults."""
+    def rationale_step(
+        self, examples: Sequence[Example], faulty: Sequence[Faulty] = (), *, fault_weight: float = 1.0
+    ) -> tuple[float, float]:
+        """Set the gradients of rationales alone, for texts of any length; returns their loss and that of the faults.
+
+        Of faulty rationales only the faults count, `fault_weight` times.
+        """
         encoded = sorted((encode(example, LONG, self._writer) for example in examples), key=lambda row: -len(row.ids))
         losses = [
             partial(self._rationale_loss, pad(encoded[i : i + LONG_PART], self._padding))
@@ -237,7 +242,7 @@ class Stage:
         )
         for i in range(0, len(wrong), LONG_PART):
             rows, places = zip(*wrong[i : i + LONG_PART], strict=True)
-            losses.append(partial(self._fault_loss, rows, places))
+            losses.append(partial(self._fault_loss, rows, places, fault_weight))
         done = self._plain_step(losses)
         return float(np.mean(done[:learned])), float(np.mean(done[learned:] or [0.0]))
 
@@ -274,7 +279,7 @@ class Stage:
         hidden = self._states(rows.ids)
         return self._writing_loss(hidden, rows) + self._drift(hidden, rows)
 
-    def _fault_loss(self, encoded: Sequence[Row], places: Sequence[Sequence[int]]) -> Tensor:
+    def _fault_loss(self, encoded: Sequence[Row], places: Sequence[Sequence[int]], weight: float) -> Tensor:
         rows = pad(encoded, self._padding)
         hidden = self._states(rows.ids)
         before = [
@@ -283,7 +288,8 @@ class Stage:
             for at in ats
         ]
         row_of, at = torch.tensor(before).T
-        return unlearning(self._logits(hidden[row_of, at]), rows.ids[row_of, at + 1]) + self._drift(hidden, rows)
+        loss = unlearning(self._logits(hidden[row_of, at]), rows.ids[row_of, at + 1])
+        return weight * loss + self._drift(hidden, rows)
 
     def _drift(self, hidden: Tensor, rows: Rows) -> Tensor:
         if self._teacher is None:

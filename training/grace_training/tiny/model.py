@@ -65,6 +65,11 @@ def restore(marks: Tokenizer, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
     return network
 
 
+def average(*weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of weights that were trained one from another: it reads better than each of them."""
+    return {name: sum((one[name] for one in weights[1:]), weights[0][name]) / len(weights) for name in weights[0]}
+
+
 def states(model: Qwen2ForCausalLM, ids: Tensor) -> Tensor:
     """States [B, T, H] after the final norm. Rows are padded on the right, so the causal mask alone is exact."""
     hidden: Tensor = model.model(input_ids=ids, use_cache=False).last_hidden_state

@@ -148,11 +148,6 @@ def load(path: Path) -> list[Example]:
     return [Example(**{**row, "written": Target(**row["written"])}) for row in rows]
 
 
-def average(one: Weights, two: Weights) -> Weights:
-    """The weights half-way: a model that was trained on from another, averaged with it, reads better than either."""
-    return {name: (weight + two[name]) / 2 for name, weight in one.items()}
-
-
 def built(by_name: dict[str, Kind], count: int, rng: np.random.Generator) -> list[Example]:
     """Texts of every kind of pair with their built targets, labelled intents among them."""
     kinds = list(by_name.values())
@@ -175,7 +170,7 @@ def main() -> None:
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
     vectors = model.start(options.work, "contrast", "widen")["model"]
-    weights = average(model.start(options.work, "finetune")["model"], vectors)
+    weights = model.average(model.start(options.work, "finetune")["model"], vectors)
     path = options.work / "own.jsonl"
     if not path.exists():
         examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))

@@ -4,6 +4,9 @@
 did not draw, greedy and sampled. Where one has a fault (`faults.py`), the token that began it becomes less likely
 there. Beside these, the steps learn the best of the same rationales, put right, and built targets: what to write
 instead. As before, the vectors of texts alone are held to those of the stage that learned them.
+
+Who has unlearned some faults makes others: `--round 2` starts from what the first round left, writes anew, and learns
+from the faults of both.
 """
 
 import json
@@ -54,19 +57,24 @@ def main() -> None:
     """Write, judge and train, or go on training."""
     parser = loop.parser(__doc__, minutes=24.0, rates=(0.003, 0.0006))
     parser.add_argument("--texts", type=int, default=2500, help="training texts to write rationales for")
+    parser.add_argument("--round", type=int, default=1)
+    parser.add_argument("--fault-weight", type=float, default=1.0, help="of the loss at the faults against the others'")
     options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     writer = rationales.Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
-    weights = model.start(options.work, "refine")["model"]
-    good_path, faulty_path = options.work / "own-again.jsonl", options.work / "faulty.jsonl"
-    if not faulty_path.exists():
-        examples = refine.drawn(by_name, options.texts, np.random.default_rng([options.seed, 6]))
+    stages = ["refine", *(f"unlearn-{number}" for number in range(1, options.round + 1))]
+    weights = model.start(options.work, stages[-2])["model"]
+    good_path, *faulty_paths = (
+        options.work / name for name in (f"own-{stages[-1]}.jsonl", *(f"faulty-{stage}.jsonl" for stage in stages[1:]))
+    )
+    if not faulty_paths[-1].exists():
+        examples = refine.drawn(by_name, options.texts, np.random.default_rng([options.seed, 6, options.round]))
         written = refine.write(weights, marks, examples, writer)
         refine.save(good_path, refine.own(written, writer))
-        save(faulty_path, faulty(written, marks))
-    good, wrong = refine.load(good_path), load(faulty_path)
+        save(faulty_paths[-1], faulty(written, marks))
+    good, wrong = refine.load(good_path), [row for path in faulty_paths for row in load(path)]
     log.info("%d texts have a rationale worth learning, %d rationales a fault", len(good), len(wrong))
 
     tokens = np.load(options.work / "tokens.npy")
@@ -77,21 +85,23 @@ def main() -> None:
     stage = finetune.Stage(network, writer, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
 
     def step(number: int, progress: float) -> dict[str, float]:
-        rng = np.random.default_rng([options.seed, 7, number])
+        rng = np.random.default_rng([options.seed, 7, options.round, number])
         if rng.random() < SHARE_TEXT:
             losses = {"text": stage.text_step(tokens, rng)}
         else:
             rows = [good[int(place)] for place in rng.choice(len(good), size=OWN_ROWS)]
             rows += refine.built(by_name, BUILT_ROWS, rng)
             written, faults_left = stage.rationale_step(
-                rows, [wrong[int(place)] for place in rng.choice(len(wrong), size=FAULTY_ROWS)]
+                rows,
+                [wrong[int(place)] for place in rng.choice(len(wrong), size=FAULTY_ROWS)],
+                fault_weight=options.fault_weight,
             )
             losses = {"rationale": written, "fault": faults_left}
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
         return losses
 
     network.train()
-    loop.train(options.work / "unlearn.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
+    loop.train(options.work / f"{stages[-1]}.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
 
 
 if __name__ == "__main__":
