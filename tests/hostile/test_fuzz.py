@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.hostile.mutation import mutated
 from tests.hostile.targets import SEEDS, TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,17 @@ def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
         at = draw(st.integers(0, len(data)))
         data[at : at + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
     return bytes(data)
+
+
+@settings(deadline=None)
+@given(value=VALUES, seed=st.integers(0, 2**32))
+def test_json_that_is_changed_is_json(value: Any, seed: int) -> None:
+    data = as_bytes(value)
+    made = mutated(data, random.Random(seed))
+    assert made == mutated(data, random.Random(seed)), "the same again, so that a crash can be run again"
+    if made is not None:
+        json.loads(made.decode("utf-8", "surrogatepass"))
+    assert mutated(b"[1, ", random.Random(seed)) is None
 
 
 def test_a_short_search_by_coverage_finds_nothing(tmp_path: Path) -> None:
