@@ -100,7 +100,7 @@ def test_faulty_rationales_are_kept_as_they_were_found(tmp_path: Path, marks: To
     )
     found = unlearn.faulty([one], marks)
     assert [(row.role, row.text, len(row.places)) for row in found] == [("query", TEXT, 1)]
-    unlearn.save(tmp_path / "faulty.jsonl", found)
+    refine.save(tmp_path / "faulty.jsonl", found)
     assert unlearn.load(tmp_path / "faulty.jsonl") == found
 
 

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from grace import Grace, Rationale
 from grace_training.tiny import crew, export, finetune, loop, model, muon, pairs, rationales, widen
-from grace_training.tiny.faults import put_right
+from grace_training.tiny.faults import Faulty, put_right
 from grace_training.tiny.measure import loops, well_formed
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Role, Target, Vocabulary, Writer
@@ -137,9 +137,9 @@ def own(written: Sequence[Written], writer: Writer) -> list[Example]:
     return kept
 
 
-def save(path: Path, examples: Sequence[Example]) -> None:
+def save(path: Path, rows: Sequence[Example | Faulty]) -> None:
     """One JSON object a line."""
-    path.write_text("".join(json.dumps(asdict(example)) + "\n" for example in examples), encoding="utf-8")
+    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
 
 
 def load(path: Path) -> list[Example]:

@@ -12,7 +12,6 @@ from the faults of both.
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 log = logging.getLogger(__name__)
 
 OWN_ROWS, BUILT_ROWS, FAULTY_ROWS = 12, 8, 12  # of a step
-SHARE_TEXT = 0.12  # of the steps: plain text, as in `finetune`
 
 
 def faulty(written: Sequence[refine.Written], marks: Tokenizer) -> list[Faulty]:
@@ -42,13 +40,8 @@ def faulty(written: Sequence[refine.Written], marks: Tokenizer) -> list[Faulty]:
     return found
 
 
-def save(path: Path, rows: Sequence[Faulty]) -> None:
-    """One JSON object a line."""
-    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
-
-
 def load(path: Path) -> list[Faulty]:
-    """What `save` wrote."""
+    """What `refine.save` wrote."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Faulty(**{**row, "token_ids": tuple(row["token_ids"]), "places": tuple(row["places"])}) for row in rows]
 
@@ -73,7 +66,7 @@ def main() -> None:
         examples = refine.drawn(by_name, options.texts, np.random.default_rng([options.seed, 6, options.round]))
         written = refine.write(weights, marks, examples, writer)
         refine.save(good_path, refine.own(written, writer))
-        save(faulty_paths[-1], faulty(written, marks))
+        refine.save(faulty_paths[-1], faulty(written, marks))
     good, wrong = refine.load(good_path), [row for path in faulty_paths for row in load(path)]
     log.info("%d texts have a rationale worth learning, %d rationales a fault", len(good), len(wrong))
 
@@ -86,7 +79,7 @@ def main() -> None:
 
     def step(number: int, progress: float) -> dict[str, float]:
         rng = np.random.default_rng([options.seed, 7, options.round, number])
-        if rng.random() < SHARE_TEXT:
+        if rng.random() < refine.SHARE_TEXT:
             losses = {"text": stage.text_step(tokens, rng)}
         else:
             rows = [good[int(place)] for place in rng.choice(len(good), size=OWN_ROWS)]
