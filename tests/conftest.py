@@ -30,6 +30,14 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 huggingface_hub.constants.HF_HUB_OFFLINE = False
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes and long strings are named by their argument: people read the names, and workers must agree on them.
+
+    Packed bytes carry the time at which they were made: two workers would collect different tests.
+    """
+    return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 200) else None
+
+
 class ModelFolder(Protocol):
     def __call__(self, family: Family = "qwen2", *, long_instruction: bool = False) -> Path: ...
 
