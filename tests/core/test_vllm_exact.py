@@ -134,10 +134,31 @@ async def bench(request: pytest.FixtureRequest, model_folder: ModelFolder) -> As
 
 
 async def test_vllm_counts_the_tokens_it_writes_under_its_own_names(bench: Bench) -> None:
-    labels = {"model_name": "tested", "engine": "0"}
-    before = REGISTRY.get_sample_value("vllm:generation_tokens_total", labels) or 0.0
+    before = vllm_sample("generation_tokens_total")
     [answer] = await bench.all([bench.prompter.job("A text.", max_rationale_tokens=5)])
-    assert REGISTRY.get_sample_value("vllm:generation_tokens_total", labels) == before + answer.completion_tokens
+    assert vllm_sample("generation_tokens_total") == before + answer.completion_tokens
+
+
+async def test_tokens_that_nobody_waits_for_are_sent_at_the_end(bench: Bench) -> None:
+    def sent() -> float:
+        """Outputs that came from the engine: a request's first, and those after it."""
+        return vllm_sample("time_to_first_token_seconds_count") + vllm_sample("inter_token_latency_seconds_count")
+
+    jobs = [
+        bench.prompter.job(f"{i} is sent", temperature=2.0, sample=i, max_rationale_tokens=9 + i % 7) for i in range(12)
+    ]
+    before = sent()
+    whole = [await bench.engine.represent(job) for job in jobs]  # by turns: pre-emption would be news of its own
+    assert sent() == before + sum(min(one.completion_tokens, 2) for one in whole)
+    before = sent()
+    streamed = [[item async for item in bench.engine.stream(job)][-1] for job in jobs]
+    written = [one.completion_tokens for one in streamed if isinstance(one, Representation)]
+    assert sum(written) > 2 * len(jobs), "the test needs tokens between"
+    assert sent() == before + sum(written)
+
+
+def vllm_sample(name: str) -> float:
+    return REGISTRY.get_sample_value(f"vllm:{name}", {"model_name": "tested", "engine": "0"}) or 0.0
 
 
 async def test_64_texts_of_mixed_length_at_once(bench: Bench) -> None:

@@ -1,4 +1,6 @@
-"""The scheduler's part: a finished request takes its sums along, and no pooled position is read from the cache."""
+"""The scheduler's part: a finished request takes its sums along, no pooled position is read from the cache, and tokens
+that nobody waits for are not sent one by one.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from typing import Any
 
+from vllm.sampling_params import RequestOutputKind
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from grace.engines.vllm_worker import OUTPUT_ATTRIBUTE, REQUEST_KEY
+
+_STATS_S = 0.1  # seconds between two reports of vLLM's gauges
+_SENT = "grace_sent"  # on vLLM's request: how many of its tokens were sent
 
 
 class _WithSums:
@@ -20,6 +27,7 @@ class _WithSums:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _end_with_the_parent()
+        self._stats_due = 0.0
         manager: Any = self.kv_cache_manager  # type: ignore[attr-defined]
         look_up = manager.get_computed_blocks
         # Hashes may be finer than blocks: the cap counts hashes.
@@ -40,15 +48,47 @@ class _WithSums:
         manager.get_computed_blocks = look_up_before_the_text
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
-        """Keep the books as vLLM does, then hand on the sums of those that finished, beside their last token."""
-        outputs = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
+        """Keep the books as vLLM does, then send what somebody waits for: pieces of streams, and of the others the
+        first token, for the time to it, and the end, with the sums and all tokens between.
+
+        Sending each token of each request costs the engine and the service a millisecond a step on a CPU.
+        """
+        running: dict[str, Any] = self.requests  # type: ignore[attr-defined]
+        requests = {key: running[key] for key in scheduler_output.num_scheduled_tokens if key in running}
+        groups: dict[int, Any] = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
         sums: dict[str, dict[str, Any]] = getattr(model_runner_output, OUTPUT_ATTRIBUTE, {})
-        if sums:
-            for group in outputs.values():
-                for output in group.outputs:
-                    if output.finish_reason is not None and output.request_id in sums:
-                        output.kv_transfer_params = sums[output.request_id]
-        return outputs
+        for client, group in list(groups.items()):
+            group.outputs = [one for one in group.outputs if _is_awaited(one, requests.get(one.request_id))]
+            for output in group.outputs:
+                if output.finish_reason is not None and output.request_id in sums:
+                    output.kv_transfer_params = sums[output.request_id]
+            if not (group.outputs or group.scheduler_stats or group.finished_requests):
+                del groups[client]
+        return groups
+
+    def make_stats(self, *counts: Any, **more: Any) -> Any:
+        """Report the gauges ten times a second and once all work is done; never leave out counts of this step."""
+        now = time.monotonic()
+        idle = not self.has_unfinished_requests()  # type: ignore[attr-defined]
+        if not idle and now < self._stats_due and all(one is None for one in (*counts, *more.values())):
+            return None
+        self._stats_due = now + _STATS_S
+        return super().make_stats(*counts, **more)  # type: ignore[misc]
+
+
+def _is_awaited(output: Any, request: Any) -> bool:
+    """Whether to send this step's output of a request now. If so, tokens that were kept back go along."""
+    parameters = request and request.sampling_params
+    if not parameters or parameters.output_kind is not RequestOutputKind.FINAL_ONLY:
+        return True
+    sent = getattr(request, _SENT, 0)
+    # Events are vLLM's own news of a request, such as a pre-emption.
+    if sent and output.finish_reason is None and not output.events:
+        return False
+    tokens = list(request.output_token_ids)
+    output.new_token_ids = tokens[sent:]
+    setattr(request, _SENT, len(tokens))
+    return True
 
 
 def _end_with_the_parent() -> None:
