@@ -166,7 +166,7 @@ async def test_64_texts_of_mixed_length_at_once(bench: Bench) -> None:
         bench.prompter.job(
             text,
             role="query" if i % 2 else "document",
-            temperature=float(i % 4 == 0),
+            temperature=2.0 * (i % 4 == 0),
             max_rationale_tokens=1 + i % 31 if i % 3 else None,
         )
         for i, text in enumerate(bench.texts(64))

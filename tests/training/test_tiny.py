@@ -233,6 +233,17 @@ def test_figures_are_computed_as_defined():
     assert measure.spearman(np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 3.0, 3.0, 9.0])) == pytest.approx(1.0)
 
 
+def test_an_export_is_the_mean_of_the_stages_that_are_named(tmp_path: Path):
+    for number, stage in enumerate(export.AVERAGED):
+        torch.save({"step": number, "model": {"weight": torch.full((2,), 3.0**number)}}, tmp_path / f"{stage}.pt")
+    assert export.newest(tmp_path)["model"]["weight"].tolist() == pytest.approx([13 / 3] * 2)
+    assert export.mean(tmp_path, ["refine", "unlearn-1"])["model"]["weight"].tolist() == [6.0, 6.0]
+    with pytest.raises(FileNotFoundError, match="no weights of: finetune"):
+        export.mean(tmp_path, ["refine", "finetune"])
+    (tmp_path / "refine.pt").unlink()
+    assert export.newest(tmp_path)["model"]["weight"].tolist() == [1.0, 1.0]
+
+
 def test_the_bundled_folder_is_complete_and_small():
     assert (FOLDER / "model.safetensors").stat().st_size <= export.MAX_WEIGHTS
     settings = json.loads((FOLDER / "grace.json").read_text(encoding="utf-8"))

@@ -22,12 +22,9 @@ from grace.engines.probes import Probes
 from grace.engines.segment_sums import Pooled, SegmentSums, Sums
 
 if current_platform.is_cpu():
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 
-    # vLLM 0.32 has a kernel for blocks of 16 tokens and takes it when they are of that size, but does not list it.
-    _listed = CPUAttentionBackend.get_supported_kernel_block_sizes
-    CPUAttentionBackend.get_supported_kernel_block_sizes = staticmethod(lambda *spec: [*_listed(*spec), 16])
+    import grace.engines.vllm_cpu  # noqa: F401
 else:
     from vllm.v1.worker.gpu_worker import Worker
 

@@ -7,6 +7,7 @@ where all of `AVERAGED` have, the mean of their weights.
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,22 @@ def history(work: Path) -> dict[str, Any]:
 
 def newest(work: Path) -> dict[str, Any]:
     """The state to export."""
-    last = [state for stage in AVERAGED if (state := model.load_state(work / f"{stage}.pt")) is not None]
-    if len(last) < len(AVERAGED):
-        return model.start(work, *STAGES)
-    log.info("the mean of %s", ", ".join(AVERAGED))
-    return {"model": model.average(*(state["model"] for state in last))}
+    if all((work / f"{stage}.pt").exists() for stage in AVERAGED):
+        return mean(work, AVERAGED)
+    return model.start(work, *STAGES)
+
+
+def mean(work: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """The mean of the weights that these stages have saved.
+
+    Raises:
+        FileNotFoundError: one of them has saved none.
+    """
+    states = {stage: model.load_state(work / f"{stage}.pt") for stage in stages}
+    if missing := [stage for stage, state in states.items() if state is None]:
+        raise FileNotFoundError(f"{work} holds no weights of: {', '.join(missing)}")
+    log.info("the mean of %s", ", ".join(stages))
+    return {"model": model.average(*(state["model"] for state in states.values() if state is not None))}
 
 
 def write_checkpoint(
@@ -101,10 +113,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, help="the mean of these stages' weights instead")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
-    state = newest(options.work)
+    state = mean(options.work, options.stages) if options.stages else newest(options.work)
     scores_file = options.work / "scores.json"
     scores = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.exists() else {}
     provenance = {
