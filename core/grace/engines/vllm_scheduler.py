@@ -54,12 +54,15 @@ class _WithSums:
         Sending each token of each request costs the engine and the service a millisecond a step on a CPU.
         """
         running: dict[str, Any] = self.requests  # type: ignore[attr-defined]
-        requests = {key: running[key] for key in scheduler_output.num_scheduled_tokens if key in running}
+        scheduled = [running[key] for key in scheduler_output.num_scheduled_tokens if key in running]
+        unstreamed = {request.request_id: request for request in scheduled if not _is_streamed(request)}
         groups: dict[int, Any] = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
         sums: dict[str, dict[str, Any]] = getattr(model_runner_output, OUTPUT_ATTRIBUTE, {})
         for client, group in list(groups.items()):
-            group.outputs = [one for one in group.outputs if _is_awaited(one, requests.get(one.request_id))]
+            group.outputs = [one for one in group.outputs if _is_awaited(one, unstreamed.get(one.request_id))]
             for output in group.outputs:
+                if output.request_id in unstreamed:
+                    _add_kept_tokens(output, unstreamed[output.request_id])
                 if output.finish_reason is not None and output.request_id in sums:
                     output.kv_transfer_params = sums[output.request_id]
             if not (group.outputs or group.scheduler_stats or group.finished_requests):
@@ -76,19 +79,24 @@ class _WithSums:
         return super().make_stats(*counts, **more)  # type: ignore[misc]
 
 
-def _is_awaited(output: Any, request: Any) -> bool:
-    """Whether to send this step's output of a request now. If so, tokens that were kept back go along."""
-    parameters = request and request.sampling_params
-    if not parameters or parameters.output_kind is not RequestOutputKind.FINAL_ONLY:
-        return True
-    sent = getattr(request, _SENT, 0)
+def _is_streamed(request: Any) -> bool:
+    parameters = request.sampling_params
+    return not parameters or parameters.output_kind is not RequestOutputKind.FINAL_ONLY
+
+
+def _is_awaited(output: Any, unstreamed: Any | None) -> bool:
+    """Whether to send this output now: of a stream all are, of an unstreamed request the first, the last and news."""
     # Events are vLLM's own news of a request, such as a pre-emption.
-    if sent and output.finish_reason is None and not output.events:
-        return False
+    return (
+        unstreamed is None or not hasattr(unstreamed, _SENT) or output.finish_reason is not None or bool(output.events)
+    )
+
+
+def _add_kept_tokens(output: Any, request: Any) -> None:
+    """Let all of the request's tokens that were not sent before go with this output."""
     tokens = list(request.output_token_ids)
-    output.new_token_ids = tokens[sent:]
+    output.new_token_ids = tokens[getattr(request, _SENT, 0) :]
     setattr(request, _SENT, len(tokens))
-    return True
 
 
 def _end_with_the_parent() -> None:

@@ -1,4 +1,4 @@
-"""The worker that reads hidden states where they are: in vLLM's own forward pass. The only file inside vLLM's inside.
+"""The worker that reads hidden states where they are: in vLLM's own forward pass.
 
 Every step already computes the last layer's states for every token it runs. This subclass of vLLM's worker adds them
 to `SegmentSums` (on a CPU to `HostSums`) between `execute_model` and `sample_tokens`, while the runner still holds the
