@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tokenizers import Tokenizer
 
 from grace_training.tiny import corpus
@@ -31,17 +32,20 @@ INSTRUCTIONS: dict[Role, str] = {
 
 SHORTEST, LONGEST = 16, 48  # tokens of the whole assistant turn, its marks included
 THINK_BUDGET, ALL_BUDGET = 18, 44  # a little below LONGEST: greedy decoding must reach its end mark in time
+KEPT = 0.5  # of what has room, at least, when a sentence is cut where a phrase ends
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])|\n+")
 _ABBREVIATION = re.compile(r"\b(?:St|Dr|Mrs?|Ms|Prof|No|vs|Jr|Sr|Inc|Ltd|Co|Gen|Col|Lt|Fig|etc|e\.g|i\.e|[A-Z])\.$")
 _BRACKETS = re.compile(r"\s*[(\[][^()\[\]]*[)\]]")
 _TERM = re.compile(r"[A-Z][\w'’-]*(?: [A-Z][\w'’-]*)+|[^\W\d_][\w'’-]{2,}")
-# Words that no sentence ends on.
+# Words that no sentence ends on, and those of them before which one may be cut: what stands before is whole.
+_OPENING = r"in|on|at|by|for|from|with|but|as|that|which|who|whose|into|onto|over|under|between|if|when|where|while"
 _DANGLING = re.compile(
-    r"(?:an?|the|of|in|on|at|by|to|for|from|with|and|or|but|nor|as|that|which|who|whose|than|into|onto|over|under|between|"
-    r"is|are|was|were|be|been|being|has|have|had|its|his|her|their|this|these|those|it|if|when|where|while|not)[,;:]?",
+    rf"(?:{_OPENING}|an?|the|of|to|and|or|nor|than|is|are|was|were|be|been|being|has|have|had|may|will|its|his|her|their|"
+    r"this|these|those|it|not)[,;:]?",
     re.IGNORECASE,
 )
+_OPENING_WORD = re.compile(_OPENING, re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,26 @@ def first_sentence(text: str) -> str:
 def without_brackets(text: str) -> str:
     """The text without its parentheses (dates of birth, pronunciations), which a short restatement can spare."""
     return re.sub(r"\s+([,.;:])", r"\1", _BRACKETS.sub("", text)).strip()
+
+
+def dangles(sentence: str) -> bool:
+    """Whether it stops on a word that a phrase only begins with."""
+    words = sentence.rstrip(" .,;:").split()
+    return bool(words) and _DANGLING.fullmatch(words[-1]) is not None
+
+
+def _cut(words: list[str], room: int) -> int:
+    """How many of the first `room` words to keep, fewer than all: none dangles, and if may be, a phrase ends there."""
+    whole = [
+        n
+        for n in range(room, 0, -1)
+        if not _DANGLING.fullmatch(words[n - 1]) and (words[n - 1][-1] in ",;:" or _OPENING_WORD.fullmatch(words[n]))
+    ]
+    if whole and whole[0] >= KEPT * room:
+        return whole[0]
+    while room and _DANGLING.fullmatch(words[room - 1]):
+        room -= 1
+    return room
 
 
 class Vocabulary:
@@ -92,7 +116,7 @@ class Vocabulary:
                 continue
             term = re.sub(r"['’]s?$", "", " ".join(words[:4]))
             weight = max(self.rarity(word) for word in words)
-            if weight < 2.5:
+            if weight < 2.5 or all(word.lower() in ENGLISH_STOP_WORDS for word in words):
                 continue
             key = term.lower()
             shown.setdefault(key, term)
@@ -161,17 +185,16 @@ class Writer:
         return len(self._plain.encode(text, add_special_tokens=False).ids)
 
     def clip(self, sentence: str, budget: int) -> str:
-        """A sentence in at most `budget` tokens, cut at whole words, not on a dangling one, closed by a full stop."""
+        """A sentence in at most `budget` tokens, closed by a full stop.
+
+        A longer one is cut where a phrase ends, if that keeps `KEPT` of the words that have room, else at a whole word.
+        """
         sentence = " ".join(sentence.split())
-        cut = self.length(sentence) > budget
         words = sentence.split(" ")
-        while words and self.length(" ".join(words)) > budget - 1:
-            words.pop()
-        if cut:
-            while words and _DANGLING.fullmatch(words[-1]):
-                words.pop()
-        clipped = " ".join(words).rstrip(" ,;:-–.!?\"'")
-        end = "?" if sentence.endswith("?") and not cut else "."
+        room = next((n for n in range(len(words), 0, -1) if self.length(" ".join(words[:n])) <= budget - 1), 0)
+        kept = room if room == len(words) else _cut(words, room)
+        clipped = " ".join(words[:kept]).rstrip(" ,;:-–.!?\"'")
+        end = "?" if sentence.endswith("?") and kept == len(words) else "."
         return clipped + end if clipped else ""
 
     def thinking(self, text: str, title: str | None) -> str:

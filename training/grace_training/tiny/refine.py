@@ -61,7 +61,9 @@ def best(written: Sequence[Rationale], text: str, vocabulary: Vocabulary) -> Tar
     chosen: tuple[float, Target] | None = None
     for rationale in written:
         target = Target(put_right(rationale.thinking, text), rationale.understanding.strip())
-        if not well_formed(rationale) or loops(rationale) or stutters(target.understanding) or not target.thinking:
+        if not well_formed(rationale) or loops(rationale) or not target.thinking:
+            continue
+        if stutters(target.understanding) or rationales.dangles(target.understanding):
             continue
         share = grounded(target.understanding, text)
         if share < GROUNDED:
@@ -164,13 +166,15 @@ def main() -> None:
     """Write, choose and train, or go on training."""
     parser = loop.parser(__doc__, minutes=28.0, rates=(0.003, 0.0006))
     parser.add_argument("--texts", type=int, default=2500, help="training texts to write rationales for")
+    parser.add_argument("--vectors-share", type=float, default=0.5, help="of the start: the weights before `finetune`")
     options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
     vectors = model.start(options.work, "contrast", "widen")["model"]
-    weights = model.average(model.start(options.work, "finetune")["model"], vectors)
+    share = options.vectors_share
+    weights = model.average(model.start(options.work, "finetune")["model"], vectors, shares=(1 - share, share))
     path = options.work / "own.jsonl"
     if not path.exists():
         examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))
