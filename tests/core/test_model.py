@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,23 @@ def test_a_script_that_does_not_close_it_ends_without_a_word(model_folder: Model
     assert "Traceback" not in run.stderr
 
 
-def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(model_folder: ModelFolder) -> None:
-    speculative = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
-    with pytest.raises(UnsupportedModel, match="speculative decoding"):
-        Grace.load(model_folder("qwen2"), extra={"speculative_config": speculative}, kv_cache_gib=0.1)
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}},
+            "speculative decoding",
+        ),
+        (
+            {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
+            "a KV connector",
+        ),
+        ({"kv_offloading_size": 1.0}, "a KV connector"),
+    ],
+    ids=["speculative", "connector", "offloading"],
+)
+def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(
+    model_folder: ModelFolder, extra: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        Grace.load(model_folder("qwen2"), extra=extra, kv_cache_gib=0.1)

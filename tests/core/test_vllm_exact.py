@@ -59,6 +59,7 @@ CASES = [
     Case("qwen2", options()),
     Case("qwen3, chunked prefill", options(max_num_batched_tokens=64, extra=ON_DEVICE), "qwen3"),
     Case("llama", options(), "llama"),
+    Case("mistral: every layer sees a window", options(), "mistral"),
     Case("pre-emption", options(**SMALL_CACHE, max_num_seqs=16), block=128),
     Case(
         "everything at once: async scheduling, chunks, pre-emption, prefix caching",

@@ -13,6 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -22,7 +24,8 @@ from transformers import (
 
 from grace.checkpoint import CheckpointConfig, save_config
 
-Family = Literal["qwen2", "qwen3", "llama"]
+Family = Literal["qwen2", "qwen3", "mistral", "llama"]
+WINDOW = 48  # tokens that a layer of the Mistral model looks back
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -121,6 +124,8 @@ def make_model(
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
         case "qwen3":
             model = Qwen3ForCausalLM(Qwen3Config(**shape))
+        case "mistral":
+            model = MistralForCausalLM(MistralConfig(**shape, sliding_window=WINDOW))
         case "llama":
             model = LlamaForCausalLM(LlamaConfig(**shape))
     with torch.no_grad():

@@ -160,15 +160,16 @@ class SegmentSums:
 
     def read(self, keys: Sequence[str]) -> dict[str, Sums]:
         """Copy the sums of these requests to the host, without the segments that nothing was added to at the end."""
-        known = [key for key in keys if key in self._slot_of]
-        if not known:
+        # vLLM may read in another thread than it releases an aborted request in: look each up once.
+        slots = {key: slot for key in keys if (slot := self._slot_of.get(key)) is not None}
+        if not slots:
             return {}
-        where = self._to_device([self._slot_of[key] for key in known])
+        where = self._to_device(list(slots.values()))
         sums = self._sums[:-1].view(self._slots, self._segments, -1)[where].cpu()
         counts = self._counts[:-1].view(self._slots, self._segments)[where].cpu()
         last = self._last[where].cpu()
         read = {}
-        for i, key in enumerate(known):
+        for i, key in enumerate(slots):
             filled = counts[i].nonzero()
             used = int(filled[-1]) + 1 if len(filled) else 0
             read[key] = Sums(sums[i, :used], counts[i, :used], last[i])

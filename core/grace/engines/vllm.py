@@ -128,6 +128,8 @@ class VllmEngine:
     async def diagnostics(self) -> dict[str, int]:
         """What the workers count: `held`, requests that hold sums now; `resumed`, requests that came back from
         pre-emption; `cached_tokens`, prefix tokens that were read from the cache and not run.
+
+        Under data parallelism those of the first engine: vLLM asks no other.
         """
         ranks: list[dict[str, int]] = await self._engine.collective_rpc("grace_diagnostics")
         return {key: sum(rank[key] for rank in ranks) for key in ranks[0]}
@@ -305,6 +307,7 @@ class VllmEngine:
             )
             > 1,
             "KV-sharing fast prefill skips rows": getattr(config.cache_config, "kv_sharing_fast_prefill", False),
+            "a KV connector brings positions that do not run": getattr(config, "kv_transfer_config", None) is not None,
             "a pooling runner writes nothing": config.model_config.runner_type != "generate",
         }
         if broken := [reason for reason, holds in reasons.items() if holds]:

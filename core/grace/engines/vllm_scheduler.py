@@ -46,6 +46,13 @@ class _WithSums:
                 request.block_hashes = hashes
 
         manager.get_computed_blocks = look_up_before_the_text
+        find = manager.coordinator.find_longest_cache_hit
+
+        def find_within_the_hashes(hashes: Any, most_tokens: int, *more: Any, **named: Any) -> Any:
+            """Windows and recurrent states are looked up from the end: it must lie where the hashes end."""
+            return find(hashes, min(most_tokens, len(hashes) * hash_size), *more, **named)
+
+        manager.coordinator.find_longest_cache_hit = find_within_the_hashes
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         """Keep the books as vLLM does, then send what somebody waits for: pieces of streams, and of the others the
@@ -73,7 +80,8 @@ class _WithSums:
         """Report the gauges ten times a second and once all work is done; never leave out counts of this step."""
         now = time.monotonic()
         idle = not self.has_unfinished_requests()  # type: ignore[attr-defined]
-        if not idle and now < self._stats_due and all(one is None for one in (*counts, *more.values())):
+        given = (*counts, *more.values())  # none at all: vLLM asks outside of a step, and wants an answer
+        if given and not idle and now < self._stats_due and all(one is None for one in given):
             return None
         self._stats_due = now + _STATS_S
         return super().make_stats(*counts, **more)  # type: ignore[misc]
