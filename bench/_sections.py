@@ -144,7 +144,7 @@ SECTIONS = (
         (
             Row("capacity (closed loop), requests/s", "capacity_per_s", "{:.1f}"),
             Row(
-                "goodput past capacity, least, of its peak at any lower rate",
+                "lowest goodput past capacity, as a share of the best at a lower rate",
                 "goodput_past_capacity",
                 "{:.2f}",
                 (">=", 0.9),

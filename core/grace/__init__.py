@@ -3,7 +3,7 @@
 >>> from grace import Grace
 >>> grace = Grace.load()  # doctest: +SKIP
 >>> grace.encode(["The harbour froze in 1432."]).shape  # doctest: +SKIP
-(1, 256)
+(1, 384)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is all of them")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="keys, one of which a request must bear; none: everyone may ask"
+        (), description="keys, one of which a request must send; none: everyone may ask"
     )
 
     cors_origins: Listed = Field(

@@ -18,7 +18,7 @@ from grace.prompt import Prompter
 from tests.clients.python.house import House, running
 
 PAGE = Path(__file__).parents[3] / "docs" / "switching.md"
-SNIPPETS = re.findall(r"^```python (before|after)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+SNIPPETS = re.findall(r'^```python title="(before|after)"\n(.*?)^```$', PAGE.read_text(), re.MULTILINE | re.DOTALL)
 ALIASES = "grace-tiny,text-embedding-3-small,embed-v4.0"
 
 
