@@ -75,7 +75,7 @@ async def measure(folder: Path, options: Any) -> dict[str, float]:
 
 
 async def compare(client: httpx.AsyncClient, index: str, rounds: int) -> dict[str, float]:
-    """Milliseconds of a search, plain, explained, and explained with the mean taken off, each round in turn."""
+    """Milliseconds of a search, plain, explained, and explained with the mean subtracted, each round in turn."""
     arms: dict[str, dict[str, Any]] = {
         "plain": {},
         "explained": {"explain": True},

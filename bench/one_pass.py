@@ -10,7 +10,7 @@ Each round and arm has texts of its own, alike but for the first letter: plain g
 in vLLM's prefix cache, where there are no states to pool.
 
 Peak memory is the anonymous memory of fresh process trees that run one arm each. `*_process_mib` is all of it; the same
-arm on a model of next to no size is taken off for `*_peak_mib`, which leaves weights, key-value cache and activations,
+arm on a model of next to no size is subtracted for `*_peak_mib`, which leaves weights, key-value cache and activations,
 and not what Python and its imports take in each process. `memory_vs_two_model` is the ratio of the latter.
 """
 

@@ -8,7 +8,7 @@
 Dense vectors are the model's, in direct mode unless `--mode reason`, where documents are found by the words of their
 rationales, too. `lsa` stands for a strong model: latent semantic analysis of each collection in 128 dimensions. Fusion
 is chosen on one half of the queries and judged on the other, both ways round, so that no query judges what it helped to
-choose. With `--kept FOLDER` a run that was cut off goes on where it was, and a second one asks no model.
+choose. With `--kept FOLDER` a run that was cut off resumes, and a second one asks no model.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Rationale:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One text on its way through the house: its prompt as token ids, and where its parts begin and end.
+    """One text on its way through the service: its prompt as token ids, and where its parts begin and end.
 
     The prompt is prefix | text | suffix (| given rationale). Positions from `pooled_from` on are pooled.
     """

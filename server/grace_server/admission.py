@@ -53,7 +53,7 @@ class _Inside:
 class Admission:
     """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few.
 
-    Who would wait in vain is refused at once: at the pace of late, his place would come after `queue_timeout_s`, or his
+    Who would wait in vain is refused at once: at the recent pace, his place would come after `queue_timeout_s`, or his
     answer after `deadline_s`. The answer takes as long as all that is inside and ahead of him (Little's law), so a
     service that slows down takes fewer in, however many places it has.
 
@@ -325,7 +325,7 @@ class Admission:
         )
 
     def _retry_after(self) -> int:
-        """Seconds until what waits now is done at the rate of late, within 1 to 60."""
+        """Seconds until what waits now is done at the recent rate, within 1 to 60."""
         if len(self._finished_at) < 2:
             return 1
         rate = len(self._finished_at) / max(self._clock() - self._finished_at[0], 1e-3)

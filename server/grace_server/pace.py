@@ -9,7 +9,7 @@ _EVIDENCE_S = 0.5  # of saturated time without which nothing is claimed, nor bef
 
 
 class Pace:
-    """Tokens a second, of late, of an engine that was full: one with places to spare says nothing of what it could do.
+    """Recent tokens a second of an engine that was full: one with places to spare says nothing of what it could do.
 
     Tokens are those that a text reserves, so that what waits can be divided by it.
     """

@@ -34,7 +34,7 @@ class Side:
     vector: npt.NDArray[np.float32]  # (D,) as it was served
 
     def less(self, mean: npt.NDArray[np.floating], *, dimensions: int | None) -> Side:
-        """The same with the mean (D,) of many vectors taken off the vector at length 1."""
+        """The same with the mean (D,) of many vectors subtracted from the vector at length 1."""
         rows = centred(self.rows, self.weights, mean, dimensions=dimensions)
         return replace(self, rows=rows, vector=rows.sum(axis=0).astype(np.float32))
 

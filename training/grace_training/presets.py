@@ -35,7 +35,7 @@ class RewardSettings:
     temperature: float = 0.1  # tau; not the temperature of sampling
     length_rule: LengthRule = "replace"  # what becomes of a rationale that was cut off
     length_margin: float = 1.0  # how far below its group `floor` puts a cut-off rationale
-    length_cost: float = 0.0  # taken off per token of rationale
+    length_cost: float = 0.0  # subtracted per token of rationale
     overlong_buffer: int = 0  # DAPO's soft punishment starts this many tokens before the limit; 0 is off
     dimensions: tuple[int, ...] = ()  # Matryoshka: average the reward over vectors cut to these sizes; () is whole
     skip_duplicates: bool = False  # examples that share a text do not compete with each other

@@ -85,7 +85,7 @@ class Mean(Result):
 
 
 class Centred(Result):
-    """The score with the mean of the index taken off both vectors."""
+    """The score with the mean of the index subtracted from both vectors."""
 
     mean: Mean
     score: float
@@ -164,7 +164,7 @@ class HitChange(Result):
 
 
 class CentredHit(Result):
-    """A hit's score with the mean of the index taken off both vectors."""
+    """A hit's score with the mean of the index subtracted from both vectors."""
 
     score: float
     table: Table = Field(repr=False)

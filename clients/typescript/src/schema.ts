@@ -77,7 +77,7 @@ export interface components {
         };
         /**
          * CentredBody
-         * @description The same with the mean taken off both vectors; rows and columns as in `table`.
+         * @description The same with the mean subtracted from both vectors; rows and columns as in `table`.
          */
         CentredBody: {
             /**
@@ -95,7 +95,7 @@ export interface components {
         };
         /**
          * CentredOut
-         * @description The same with the collection's mean taken off both vectors; rows and columns as in the raw table.
+         * @description The same with the collection's mean subtracted from both vectors; rows and columns as in the raw table.
          */
         CentredOut: {
             /** Score */
@@ -705,7 +705,7 @@ export interface components {
             against?: string | components["schemas"]["SideIn"] | null;
             /**
              * Centred
-             * @description the same with the mean of `index` taken off both vectors
+             * @description the same with the mean of `index` subtracted from both vectors
              * @default false
              */
             centred?: boolean;
@@ -1201,7 +1201,7 @@ export interface components {
         };
         /**
          * MeanBody
-         * @description Which mean was taken off: of all vectors of the index.
+         * @description Which mean was subtracted: of all vectors of the index.
          */
         MeanBody: {
             /** Documents */
@@ -1537,7 +1537,7 @@ export interface components {
         SearchIn: {
             /**
              * Centred
-             * @description beside it, take the index's mean off both vectors; needs `explain`
+             * @description beside it, subtract the index's mean from both vectors; needs `explain`
              * @default false
              */
             centred?: boolean;

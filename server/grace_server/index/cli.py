@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     command("list", _list, "list the indexes, a line of JSON each")
-    build = command("build", _build, "read documents from a file or a folder; run again, it goes on where it was")
+    build = command("build", _build, "read documents from a file or a folder; run again, it resumes")
     build.add_argument("source", type=Path, help=".jsonl, .csv, .tsv (also .gz, .xz), .parquet, or a folder of texts")
     build.add_argument("--id-field", default="id")
     build.add_argument("--text-field", action="append", help="may be given several times; the texts are joined")

@@ -49,7 +49,7 @@ async def build(
     quiet: bool,
     embed: bool = True,  # or leave the documents waiting for their vectors
 ) -> Collection:
-    """Read a source into a collection, made if it is not there. Killed, the same call goes on where it was.
+    """Read a source into a collection, made if it is not there. Killed, the same call resumes.
 
     Raises:
         InvalidValue: a record is no document; all before it are in.

@@ -1,6 +1,6 @@
 """The background work of one collection: documents that wait for their vectors, oldest first.
 
-Whatever is waiting is a row in SQLite, so a restart goes on where the last process was. What cannot be embedded is
+Whatever is waiting is a row in SQLite, so a restart resumes it. What cannot be embedded is
 recorded with the reason; a full or absent engine is waited for.
 """
 

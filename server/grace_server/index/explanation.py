@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Centred:
-    """The same score with the mean of the collection taken off both vectors."""
+    """The same score with the mean of the collection subtracted from both vectors."""
 
     score: float
     table: Doubles  # (S, R), adding up to it
@@ -229,7 +229,7 @@ def _explain(
 
 
 def centred_view(first: Side, second: Side, mean: Mean, *, dimensions: int | None) -> Centred:
-    """The score of two sides once the mean is taken off both."""
+    """The score of two sides once the mean is subtracted from both."""
     rows = [side.less(mean.vector, dimensions=dimensions).rows for side in (first, second)]
     table = contributions(*rows)
     return Centred(float(table.sum()), table)

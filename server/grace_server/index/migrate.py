@@ -1,6 +1,6 @@
 """Moving a collection to another model: embed everything anew beside the old one, catch up, then switch the alias.
 
-The old collection answers until the switch, and stays. Killed at any point, the same call goes on where it was: what is
+The old collection answers until the switch, and stays. Killed at any point, the same call resumes: what is
 already there and unchanged costs nothing.
 """
 

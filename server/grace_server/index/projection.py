@@ -24,7 +24,7 @@ _ROUNDS = 12
 class Plane:
     """Where vectors lie along the two directions of largest spread."""
 
-    centre: Doubles  # (H,) the mean that is taken off first
+    centre: Doubles  # (H,) the mean that is subtracted first
     axes: Doubles  # (2, H) of length 1, at right angles; a row of zeros where there is no such direction
     explained: tuple[float, float]  # share of the variance along each
 

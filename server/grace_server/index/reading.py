@@ -92,7 +92,7 @@ def searchable(connection: Connection) -> Labels:
 def allowed(connection: Connection, clause: Clause, held: Callable[[], Labels] | None) -> Labels:
     """(N,) ascending labels that a filter lets through: all searchable ones among them, and perhaps others.
 
-    `held` gives the labels of the vector index, if that is cheap: what a filter does not let through is taken off them.
+    `held` gives the labels of the vector index, if that is cheap: what a filter does not let through is left out.
     """
     if clause.within is not None:
         return _labels(connection, clause.within.sql, clause.within.parameters)

@@ -39,7 +39,7 @@ class Options:
     threshold: float | None = None  # hits below this score are left out
     dense_weight: float = DENSE_WEIGHT  # in a hybrid search
     explain: bool = False
-    centred: bool = False  # explain the scores with the collection's mean taken off, too
+    centred: bool = False  # explain the scores with the collection's mean subtracted, too
     top_pairs: int = 10  # of each explanation
     grams: bool = False  # explanations with what the score without any set of sentences needs
 

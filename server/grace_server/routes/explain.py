@@ -99,7 +99,7 @@ class ExplainRequest(RequestBody):
     top_pairs: int = Field(10, ge=0, le=1000, description="how many pairs to list by their contribution")
     without: WithoutIn | None = Field(None, description="the score, and the rank, without these segments")
     ranks: bool = Field(True, description="of a query and a document of `index`: ranks in it, without each segment")
-    centred: bool = Field(False, description="the same with the mean of `index` taken off both vectors")
+    centred: bool = Field(False, description="the same with the mean of `index` subtracted from both vectors")
     tokens: bool = Field(False, description="what every token adds; runs both sides once more, without writing")
 
 
@@ -148,7 +148,7 @@ async def _texts(
         if isinstance(side, Stored):
             raise InvalidValue(f"{name}.id needs index: which index is the document in?", param="index")
     if body.centred:
-        raise InvalidValue("centred needs index: the mean that is taken off is that of an index", param="centred")
+        raise InvalidValue("centred needs index: the mean that is subtracted is that of an index", param="centred")
     options = Options(
         mode=body.mode or "reason",
         pooling=body.pooling,

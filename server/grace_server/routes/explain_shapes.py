@@ -95,7 +95,7 @@ class WithoutBody(BaseModel):
 
 
 class MeanBody(BaseModel):
-    """Which mean was taken off: of all vectors of the index."""
+    """Which mean was subtracted: of all vectors of the index."""
 
     index: str
     documents: int
@@ -104,7 +104,7 @@ class MeanBody(BaseModel):
 
 
 class CentredBody(BaseModel):
-    """The same with the mean taken off both vectors; rows and columns as in `table`."""
+    """The same with the mean subtracted from both vectors; rows and columns as in `table`."""
 
     mean: MeanBody
     score: float

@@ -1,6 +1,6 @@
 """The paper's tables in miniature: arms trained from one small backbone on one mixture, three seeds each, then judged.
 
-    python -m grace_training.tiny.miniature --data DATA             # hours; called again, it goes on where it was
+    python -m grace_training.tiny.miniature --data DATA             # hours; called again, it resumes
     grace-eval report .miniature/results --out miniature.html       # the tables, from what is saved there
 
 The backbone is the language model of `pretrain` after a `finetune` that taught it rationales and no vectors

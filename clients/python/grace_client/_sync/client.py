@@ -163,7 +163,7 @@ class GraceClient:
 
         `first` is read as a query and `second` as a document; an object `{"text", "id", "role", "rationale"}` says
         otherwise, with `index` also a document of it by its `id`. `against` asks why `second` is above or below another
-        one, `without` what is left without segments; `centred` takes the index's mean off, `tokens` names each token.
+        one, `without` what is left without segments; `centred` subtracts the index's mean, `tokens` names each token.
         """
         body = wire.given(
             first=wire.side(first),

@@ -62,7 +62,7 @@ class ChangeOut(BaseModel):
 
 
 class CentredOut(BaseModel):
-    """The same with the collection's mean taken off both vectors; rows and columns as in the raw table."""
+    """The same with the collection's mean subtracted from both vectors; rows and columns as in the raw table."""
 
     score: float
     table: list[list[float]]

@@ -46,7 +46,7 @@ class SearchIn(Strict):
         None, description="of the dense list in a hybrid search, where the lexical one's is 1; null: as measured best"
     )
     explain: bool = Field(False, description="take the score of every hit apart")
-    centred: bool = Field(False, description="beside it, take the index's mean off both vectors; needs `explain`")
+    centred: bool = Field(False, description="beside it, subtract the index's mean from both vectors; needs `explain`")
     top_pairs: Annotated[int, Field(ge=0, le=1000)] = Field(10, description="pairs listed in each explanation")
     grams: bool = Field(False, description="with explanations, what the score without any set of sentences needs")
 
