@@ -10,10 +10,10 @@ BIN := .venv/bin
 .PHONY: help serve test lint format types bench soak lock docs generate clean tiny miniature
 
 help:
-	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); GRACE_* variables configure it)"
-	@echo "make test    linter, type checker, every test (JOBS=$(JOBS) at a time)"
+	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); other GRACE_* variables configure it)"
+	@echo "make test    linter, type checker, tests (JOBS=$(JOBS) at a time)"
 	@echo "make lint    linter, formatter and type checker alone"
-	@echo "make bench   every benchmark, figures as JSON in bench/results/, and the page made of them"
+	@echo "make bench   the benchmarks, figures as JSON in bench/results/, and the page made of them"
 	@echo "make soak    half an hour of traffic as it is (MINUTES=$(MINUTES)): does anything grow?"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make generate make the synchronous Python client from the asynchronous one"
@@ -39,9 +39,13 @@ format: .venv/installed
 
 bench: .venv/installed
 	@mkdir -p bench/results
-	@set -e; for file in bench/[a-z]*.py; do \
-	  case $$file in bench/page.py|bench/soak.py) continue;; esac; \
-	  echo "== $$file"; $(BIN)/python $$file --json bench/results/$$(basename $$file .py).json; done
+	@set -e; for file in bench/[a-z]*.py; do options=; \
+	  case $$file in \
+	    bench/page.py|bench/soak.py) continue;; \
+	    bench/retrieval.py) options="--data $(DATA)"; \
+	      if ! [ -d "$(DATA)/cranfield" ]; then echo "== $$file: left out, there is no $(DATA)/cranfield"; continue; fi;; \
+	  esac; \
+	  echo "== $$file"; $(BIN)/python $$file $$options --json bench/results/$$(basename $$file .py).json; done
 	$(BIN)/python bench/overhead.py --large 1 --rounds 3 --batch 0 --json bench/results/overhead_large.json
 	$(BIN)/python bench/page.py
 
@@ -50,7 +54,7 @@ soak: .venv/installed
 	$(BIN)/python bench/page.py
 
 docs: .venv/installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 generate: .venv/installed
 	$(BIN)/python clients/python/scripts/unasync.py
@@ -59,22 +63,26 @@ generate: .venv/installed
 lock: .venv/installed
 	$(BIN)/python scripts/lock.py
 
-# Every stage goes on where it was stopped. Minutes are step time: about five hours in all, with the writing between on two idle cores.
+# Every stage goes on where it was stopped. Minutes are step time on two cores that multiply in bfloat16 (AMX), not quite two hours
+# in all; cores that do not need about three times as much: SLOWER=3.
 DATA ?= ../shared/data
+SLOWER ?= 1
+minutes = --minutes $(shell echo $$(($(1) * $(SLOWER))))
 tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.pretrain --minutes 75
-	$(BIN)/python -m grace_training.tiny.words --data $(DATA) --minutes 15
+	$(BIN)/python -m grace_training.tiny.pretrain $(call minutes,28)
+	$(BIN)/python -m grace_training.tiny.words --data $(DATA) $(call minutes,8)
 	$(BIN)/python -m grace_training.tiny.widen
-	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) --minutes 30
-	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --minutes 40 --matrix-lr 0.006 --other-lr 0.0012
-	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) --minutes 28
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) --minutes 24
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) --minutes 22 --round 2 --texts 1500 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001
+	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) $(call minutes,10)
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) $(call minutes,26)
+	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) $(call minutes,11)
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,8)
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,8) --round 2
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
+	$(BIN)/python -m grace_training.tiny.progress --work .tiny
 
 # The backbone learns to write and nothing else; then every arm of the tables starts from it.
 miniature: .venv/installed

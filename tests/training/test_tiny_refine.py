@@ -1,19 +1,27 @@
 """What keeps grace-tiny from writing a thing twice: unlikelihood, and learning from its own best rationales."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from grace import Rationale
-from grace_training.tiny import faults, finetune, model, refine
-from grace_training.tiny.pairs import Example
-from grace_training.tiny.rationales import Target, Vocabulary
+from grace_training.tiny import crew, export, faults, finetune, model, refine
+from grace_training.tiny.pairs import Example, Kind, Pair
+from grace_training.tiny.rationales import Target, Vocabulary, Writer
 
 TEXT = "Nations trade with each other. The balance of trade is exports less imports, and the level of trade their sum."
 VOCABULARY = Vocabulary([TEXT] + ["the and of in a is to from with each other less their"] * 50)
+
+
+@pytest.fixture(scope="module")
+def marks() -> Tokenizer:
+    return Tokenizer.from_file(str(Path(__file__).parents[2] / export.FOLDER / "tokenizer.json"))
 
 
 def rationale(thinking: str, understanding: str) -> Rationale:
@@ -79,6 +87,26 @@ def test_drift_is_the_share_of_the_squared_length_by_which_the_means_moved():
     moved[..., 300] = 50.0  # the word part, which is not trained
     assert float(finetune.drift(moved, taught, mask)) == pytest.approx(0.25)
     assert float(finetune.drift(taught, taught, mask)) == 0
+
+
+def test_pairs_hold_vectors_of_texts_alone_to_the_teachers(marks: Tokenizer):
+    torch.manual_seed(0)
+    network, teacher = (model.build(marks, model.NARROW) for _ in range(2))
+    writer = Writer(marks, VOCABULARY)
+    kind = Kind([{}], lambda *_: Pair("trade", Example("document", TEXT), Example("query", TEXT)), 1.0, long=False)
+
+    def step(**options: Any) -> tuple[float, torch.Tensor]:
+        stage = finetune.Stage(network, writer, 0, crew.Crew(1), contrastive_weight=0.0, **options)
+        written, _ = stage.pair_step(kind, np.random.default_rng(0))
+        return written, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    free, free_gradient = step()
+    same, same_gradient = step(teacher=network)
+    held, held_gradient = step(teacher=teacher)
+    assert same == pytest.approx(free, abs=1e-3)
+    assert torch.nn.functional.cosine_similarity(same_gradient, free_gradient, dim=0) > 0.999
+    assert held > free + 0.1
+    assert torch.nn.functional.cosine_similarity(held_gradient, free_gradient, dim=0) < 0.999
 
 
 def test_weights_are_averaged_one_by_one():

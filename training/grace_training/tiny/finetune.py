@@ -9,6 +9,9 @@ before it that was run. A step is one of three:
 - a batch of the pretraining corpus, so that the language model stays one.
 
 The loss of a rationale is cross-entropy, plus `unlikelihood` of what it wrote before: small models fall into loops.
+
+The pairs are few, and seen many times: vectors that learn from them alone get worse for other texts. `--hold-vectors`
+adds how far those of texts alone have moved from where they started (`drift`).
 """
 
 from collections.abc import Callable, Sequence
@@ -180,7 +183,7 @@ class Stage:
         workers: crew.Crew,
         *,
         contrastive_weight: float = 1.0,  # of the vectors' loss against the rationales'
-        teacher: Qwen2ForCausalLM | None = None,  # whose vectors of the text alone `rationale_step` keeps
+        teacher: Qwen2ForCausalLM | None = None,  # whose vectors of the text alone are kept
     ) -> None:
         self._network = network
         self._writer = writer
@@ -268,7 +271,7 @@ class Stage:
 
     def _forward(self, rows: Rows) -> Part:
         hidden = self._states(rows.ids)
-        loss = self._writing_loss(hidden, rows)
+        loss = self._writing_loss(hidden, rows) + self._drift(hidden, rows)
         return Part(loss, pool(hidden, rows.reason), pool(hidden, rows.direct))
 
     def _backward(self, part: Part, weight: float, reason: Tensor, direct: Tensor) -> crew.Gradients:
@@ -316,6 +319,7 @@ def main() -> None:
     """Train, or go on training."""
     parser = loop.parser(__doc__, minutes=35.0, rates=(0.01, 0.002))
     parser.add_argument("--contrastive-weight", type=float, default=1.0, help="0: rationales alone, no vectors")
+    parser.add_argument("--hold-vectors", action="store_true", help="hold vectors of texts alone to those at the start")
     options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
@@ -323,10 +327,13 @@ def main() -> None:
     tokens = np.load(options.work / "tokens.npy")
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
-    network = model.restore(marks, model.start(options.work, *STARTS)["model"])
+    weights = model.start(options.work, *STARTS)["model"]
+    network = model.restore(marks, weights)
+    teacher = model.restore(marks, weights).eval() if options.hold_vectors else None
     workers = crew.Crew(options.workers)
     optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = Stage(network, writer, padding, workers, contrastive_weight=options.contrastive_weight)
+    weight = options.contrastive_weight
+    stage = Stage(network, writer, padding, workers, contrastive_weight=weight, teacher=teacher)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 

@@ -5,6 +5,7 @@ completes. What a step draws it draws by the step's number, so that a resumed ru
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,14 +60,27 @@ def begin(options: argparse.ArgumentParser) -> argparse.Namespace:
     return chosen
 
 
+def forget(losses_path: Path, *, after: int) -> None:
+    """Drop what was logged after this step: a run that was stopped makes those steps again."""
+    if losses_path.exists():
+        lines = losses_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["step"] <= after]
+        losses_path.write_text("".join(kept), encoding="utf-8")
+
+
 def train(path: Path, parts: Mapping[str, Stateful], minutes: float, step: Step) -> None:
-    """Step until `minutes` of step time are spent, those of earlier runs included; the state is kept in `path`."""
+    """Step until `minutes` of step time are spent, those of earlier runs included.
+
+    The state is kept in `path`, and what is logged beside it, as JSON lines.
+    """
     number, spent_s = 0, 0.0
     if (state := model.load_state(path)) is not None:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         number, spent_s = state["step"], state["spent_s"]
         log.info("going on from step %d", number)
+    losses_path = path.with_suffix(".jsonl")
+    forget(losses_path, after=number)
     clock = model.Clock(minutes, spent_s)
 
     def save() -> None:
@@ -85,6 +99,9 @@ def train(path: Path, parts: Mapping[str, Stateful], minutes: float, step: Step)
         if number % LOG_EVERY == 0:
             shown = ", ".join(f"{name} {value:.2f}" for name, value in sorted(means.items()))
             log.info("step %d, %.1f%%, %.1f s: %s", number, 100 * clock.progress, took, shown)
+            with losses_path.open("a", encoding="utf-8") as stream:
+                row = {"step": number, "minutes": round(clock.spent_s / 60, 2)}
+                stream.write(json.dumps(row | {name: round(value, 4) for name, value in means.items()}) + "\n")
         if clock.spent_s - saved_at > SAVE_EVERY_S:
             save()
             saved_at = clock.spent_s
