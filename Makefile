@@ -74,11 +74,11 @@ tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.pretrain $(call minutes,28)
 	$(BIN)/python -m grace_training.tiny.words --data $(DATA) $(call minutes,8)
 	$(BIN)/python -m grace_training.tiny.widen
-	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) $(call minutes,10)
-	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) $(call minutes,26)
-	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) $(call minutes,11)
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,8)
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,8) --round 2
+	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) $(call minutes,15)
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) $(call minutes,20) --contrastive-weight 0.5 --hold-vectors
+	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) $(call minutes,9)
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,7) --texts 2000
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,7) --texts 1200 --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

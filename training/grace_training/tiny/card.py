@@ -16,8 +16,8 @@ tags: [sentence-similarity, text-generation]
 
 A language model of 14 million parameters that writes a short rationale for an English text and whose mean-pooled last
 hidden states, over the text and that rationale, are its embedding (384 numbers, cosine). It was trained from scratch on
-open text, on two processor cores that others used too, in less than five hours. It is bundled so that everything works
-at once, offline and on any machine: it shows the method, and it is no rival to models a thousand times its size.
+open text, on two processor cores, in two hours. It is bundled so that everything works at once, offline and on any
+machine: it shows the method, and it is no rival to models a thousand times its size.
 
     <think>topic, key term, key term</think>what the text says, in a short sentence<|im_end|>
 
@@ -46,14 +46,16 @@ _NAMES = {
 _TAIL = """
 ## Training
 
-Qwen2 architecture: 6 layers, 384 wide, 6 heads of 64 with 2 key-value heads, a head of its own, 1024 positions.
-Byte-level BPE of 8192 entries. First plain language modelling ({tokens:.1f} million tokens) at a width of 256, then
-vectors (InfoNCE over pairs of texts that belong together, in large batches out of neighbourhoods of the corpus) and
-rationales (cross-entropy, and InfoNCE for the text alone and for text and rationale). A table of word vectors, learned
-alone by InfoNCE, was then built into the stream as 128 numbers more a token, and layers were trained on beside it, with
-an unlikelihood loss on what a rationale already has. At last it learned from the best of its own rationales, put right.
-Other rationale targets were built from the data without any model: title and tf-idf terms, then the first sentence, a
-human summary or the intent. Muon for the matrices, Adam for the rest. Every step is a command of `grace_training.tiny`.
+Qwen2 architecture: 6 layers, 384 wide, 6 heads of 64 with 2 key-value heads, a head of its own, 1024 positions. Byte-
+level BPE of 8192 entries. First plain language modelling ({tokens:.1f} million tokens) at a width of 256. A table of
+word vectors, learned alone by InfoNCE, was then built into the stream as 128 numbers more a token. Then vectors
+(InfoNCE over pairs of texts that belong together, in large batches out of neighbourhoods of the corpus), and
+rationales beside them: cross-entropy with an unlikelihood loss on what a rationale already has, and InfoNCE for the
+text alone and for text and rationale, the former held to where it was. At last it learned from the best of its own
+rationales, put right, and from the faults of the others; the weights are the mean of these last three rounds.
+Rationale targets were built from the data without any model: title and tf-idf terms, then the first sentence, a human
+summary or the intent. Muon for the matrices, Adam for the rest. Every step is a command of `grace_training.tiny`;
+`make tiny` is all of them.
 
 ## Limits
 

@@ -5,9 +5,9 @@ training texts, greedy and sampled, takes out what no reader wants (a term twice
 keeps the best, and trains on those: rejection sampling, as RAFT (Dong et al. 2023). Built targets show a model only
 beginnings that have no fault; this is where it learns to go on after its own.
 
-`finetune.py` sees the same pairs many times, and its vectors get worse for other texts. So this stage starts half-way
-between its weights and those of the stage that learned vectors last, and that stage's vectors of texts alone are the
-teacher of its own.
+The vectors of texts alone are held to those of the stage that learned vectors last. Where `finetune.py` did not hold
+them itself, its vectors got worse for other texts, since it sees the same pairs many times: `--vectors-share 0.5` then
+starts half-way between its weights and those before it, which must have been able to write, too.
 """
 
 import itertools
@@ -166,7 +166,7 @@ def main() -> None:
     """Write, choose and train, or go on training."""
     parser = loop.parser(__doc__, minutes=28.0, rates=(0.003, 0.0006))
     parser.add_argument("--texts", type=int, default=2500, help="training texts to write rationales for")
-    parser.add_argument("--vectors-share", type=float, default=0.5, help="of the start: the weights before `finetune`")
+    parser.add_argument("--vectors-share", type=float, default=0.0, help="of the start: the weights before `finetune`")
     options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
