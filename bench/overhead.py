@@ -116,10 +116,12 @@ async def vector_after_last_token(server: Server, count: int) -> dict[str, Any]:
     for number in range(count):
         (text,) = texts(1, 10, 10_000 + number)
         moments = await pieces(server, text)
-        if len(moments) < 2:  # a random model may end at its first token, before there is a piece
+        if len(moments) < 2:  # what a random model writes may be no text, and no piece
             continue
         between += [b - a for a, b in itertools.pairwise(moments[:-1])]
         after.append(moments[-1] - moments[-2])
+    if not after:
+        return {}
     return {
         **with_interval("vector_after_last_piece_ms", [1000 * s for s in after]),
         "between_pieces_ms": 1000 * statistics.median(between),
