@@ -113,4 +113,3 @@ def test_weights_are_averaged_one_by_one():
     one, two, three = ({"a": torch.tensor([x, 3.0])} for x in (1.0, 3.0, 8.0))
     assert torch.equal(model.average(one, two)["a"], torch.tensor([2.0, 3.0]))
     assert torch.equal(model.average(one, two, three)["a"], torch.tensor([4.0, 3.0]))
-    assert torch.equal(model.average(one, two, shares=(0.75, 0.25))["a"], torch.tensor([1.5, 3.0]))

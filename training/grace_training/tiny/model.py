@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,9 @@ def restore(marks: Tokenizer, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
     return network
 
 
-def average(*weights: dict[str, Tensor], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
-    """The mean of weights that were trained one from another, by `shares` (equal ones): it reads better than each."""
-    by = shares or [1.0] * len(weights)
-
-    def mean(name: str) -> Tensor:
-        return torch.stack([share * one[name] for share, one in zip(by, weights, strict=True)]).sum(dim=0) / sum(by)
-
-    return {name: mean(name) for name in weights[0]}
+def average(*weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of weights that were trained one from another: it reads better than each of them."""
+    return {name: sum((one[name] for one in weights[1:]), weights[0][name]) / len(weights) for name in weights[0]}
 
 
 def states(model: Qwen2ForCausalLM, ids: Tensor) -> Tensor:

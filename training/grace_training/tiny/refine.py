@@ -5,9 +5,7 @@ training texts, greedy and sampled, takes out what no reader wants (a term twice
 keeps the best, and trains on those: rejection sampling, as RAFT (Dong et al. 2023). Built targets show a model only
 beginnings that have no fault; this is where it learns to go on after its own.
 
-The vectors of texts alone are held to those of the stage that learned vectors last. Where `finetune.py` did not hold
-them itself, its vectors got worse for other texts, since it sees the same pairs many times: `--vectors-share 0.5` then
-starts half-way between its weights and those before it, which must have been able to write, too.
+The vectors of texts alone are held to those of the stage that learned vectors last.
 """
 
 import itertools
@@ -166,15 +164,13 @@ def main() -> None:
     """Write, choose and train, or go on training."""
     parser = loop.parser(__doc__, minutes=28.0, rates=(0.003, 0.0006))
     parser.add_argument("--texts", type=int, default=2500, help="training texts to write rationales for")
-    parser.add_argument("--vectors-share", type=float, default=0.0, help="of the start: the weights before `finetune`")
     options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
     vectors = model.start(options.work, "contrast", "widen")["model"]
-    share = options.vectors_share
-    weights = model.average(model.start(options.work, "finetune")["model"], vectors, shares=(1 - share, share))
+    weights = model.start(options.work, "finetune")["model"]
     path = options.work / "own.jsonl"
     if not path.exists():
         examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))
