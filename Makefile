@@ -42,6 +42,7 @@ bench: .venv/installed
 	@set -e; for file in bench/[a-z]*.py; do options=; \
 	  case $$file in \
 	    bench/page.py|bench/soak.py) continue;; \
+	    bench/offline.py|bench/peers.py) if [ -d "$(DATA)/stsbenchmark" ]; then options="--data $(DATA)"; fi;; \
 	    bench/retrieval.py) options="--data $(DATA)"; \
 	      if ! [ -d "$(DATA)/cranfield" ]; then echo "== $$file: left out, there is no $(DATA)/cranfield"; continue; fi;; \
 	  esac; \

@@ -37,7 +37,7 @@ Arms = dict[str, Callable[[list[str]], Awaitable[Any]]]
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", rounds=5, singles=40, callers=64, batch=1000, large=0)
+    options = arguments(__doc__ or "", rounds=11, singles=40, callers=64, batch=1000, large=0)
     if options.large:  # a model of 100 M parameters instead, where the model is most of the time
         with model_100m() as folder:
             figures = run(folder, options)
@@ -77,12 +77,12 @@ async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
     figures |= with_interval("one_more_ms", more) | {"one_plain_ms": 1000 * statistics.median(seconds["plain"])}
     figures |= await vector_after_last_token(server, options.singles)
     count = options.callers
-    for name, words, rounds in (("short", 10, options.rounds), ("long", 300, min(options.rounds, 3))):
-        seconds = await in_turns(each, rounds, lambda n, w=words: texts(count, w, n))
+    for name, words in (("short", 10), ("long", 300)):
+        seconds = await in_turns(each, options.rounds, lambda n, w=words: texts(count, w, n))
         figures |= saturated(name, seconds, count)
     together: Arms = {"plain": generated, "http": asked_together}
     if options.batch:
-        seconds = await in_turns(together, min(options.rounds, 3), lambda n: texts(options.batch, 10, n))
+        seconds = await in_turns(together, min(options.rounds, 5), lambda n: texts(options.batch, 10, n))
         figures |= saturated("batch", seconds, options.batch)
     client.close()
     stop(plain)
