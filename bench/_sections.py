@@ -99,6 +99,25 @@ SECTIONS = (
         ),
     ),
     Section(
+        "bfloat16",
+        "bfloat16",
+        "python bench/bfloat16.py --data ../shared/data",
+        (
+            Row("with rationales, texts/s in bfloat16", "reason_bfloat16_texts_per_s", "{:.0f}"),
+            Row("against float32", "reason_gain", "{:.2f}"),
+            Row("mode `direct`, texts/s in bfloat16", "direct_bfloat16_texts_per_s", "{:.0f}"),
+            Row("mode `direct` against float32", "direct_gain", "{:.2f}"),
+            *(
+                Row(f"STSBenchmark dev, Spearman x 100, {what}, {dtype}", f"{mode}_{dtype}_spearman", "{:.1f}")
+                for mode, what in (("reason", "with rationales"), ("direct", "mode `direct`"))
+                for dtype in ("float32", "bfloat16")
+            ),
+            Row("cosine of a text's two vectors, mode `direct`, least", "direct_cosine_least", "{:.4f}"),
+            Row("cosine with rationales, median", "reason_cosine_median", "{:.4f}"),
+            Row("cosine with rationales, least", "reason_cosine_least", "{:.4f}"),
+        ),
+    ),
+    Section(
         "startup",
         "startup",
         "python bench/startup.py",

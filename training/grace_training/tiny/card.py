@@ -39,6 +39,8 @@ _NAMES = {
     "heaviest_terms_named": "of a text's five heaviest terms by TF-IDF, those that its rationale names (share)",
     "stsbenchmark_dev_spearman_direct": "STSBenchmark dev, Spearman x 100, text alone",
     "stsbenchmark_dev_spearman_reason": "STSBenchmark dev, Spearman x 100, text and rationale",
+    "banking77_accuracy_direct": "Banking77 test, accuracy x 100 by a regression on train's, text alone",
+    "banking77_accuracy_reason": "Banking77 test, accuracy x 100 by a regression on train's, text and rationale",
     "cranfield_ndcg10_direct": "Cranfield, nDCG@10 x 100, text alone (BM25: 40.4)",
     "cranfield_ndcg10_reason": "Cranfield, nDCG@10 x 100, text and rationale (BM25: 40.4)",
 }

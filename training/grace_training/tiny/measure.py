@@ -21,7 +21,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 HEAVIEST = 5  # terms of a text, by TF-IDF, that its rationale should name
 SHOWN = 240  # characters of a text that an example shows
+REGULARISATION = 10.0  # inverse strength; components of unit vectors are small
 LOOP = 3  # times that a run of three words comes in a rationale that loops
 
 
@@ -109,19 +112,6 @@ def perplexity(model: Model, texts: Iterable[str]) -> dict[str, float]:
     return {"perplexity": math.exp(nats / tokens), "bits_per_byte": nats / math.log(2) / size}
 
 
-def ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Ranks [N], ties sharing their mean."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    shared: NDArray[np.float64] = (last - (counts - 1) / 2.0)[places]
-    return shared
-
-
-def spearman(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> float:
-    """Rank correlation of two series [N]."""
-    return float(np.corrcoef(ranks(one), ranks(two))[0, 1])
-
-
 def ndcg_at_10(scores: NDArray[np.floating[Any]], gains: NDArray[np.floating[Any]]) -> float:
     """Mean nDCG@10 of scores [Q, D] under gains [Q, D]; queries without any gain are left out."""
     discounts = 1 / np.log2(np.arange(2, 12))
@@ -187,9 +177,23 @@ def similarity(model: Model, data: Path, most: int) -> dict[str, float]:
     one, two = (model.represent([str(row[side]) for row in rows], "document") for side in ("s1", "s2"))
     judged = np.array([float(row["score"]) for row in rows])
     return {
-        f"stsbenchmark_dev_spearman_{mode}": 100 * spearman((left * right).sum(1), judged)
+        f"stsbenchmark_dev_spearman_{mode}": 100 * float(spearmanr((left * right).sum(1), judged).statistic)
         for mode, left, right in (("direct", one.direct, two.direct), ("reason", one.reason, two.reason))
     }
+
+
+def classification(model: Model, data: Path, most: int) -> dict[str, float]:
+    """Banking77: of `most` test messages, times 100, those whose intent a regression on train's vectors gives."""
+    train, test = ([json.loads(line) for line in corpus.open_text(data / f"banking77/{part}.jsonl.gz")]
+                   for part in ("train", "test"))  # fmt: skip
+    test = [test[i] for i in np.random.default_rng(0).permutation(len(test))[:most]]
+    seen, unseen = (model.represent([str(row["text"]) for row in part], "query") for part in (train, test))
+    found = {}
+    for mode, known, asked in (("direct", seen.direct, unseen.direct), ("reason", seen.reason, unseen.reason)):
+        regression = LogisticRegression(C=REGULARISATION, max_iter=1000).fit(known, [row["label"] for row in train])
+        right = regression.predict(asked) == np.array([row["label"] for row in test])
+        found[f"banking77_accuracy_{mode}"] = 100 * float(right.mean())
+    return found
 
 
 def retrieval(model: Model, data: Path, most: int) -> dict[str, float]:
@@ -232,6 +236,7 @@ def main() -> None:
     parser.add_argument("--articles", type=int, default=122, help="WikiText-2 articles, for perplexity")
     parser.add_argument("--texts", type=int, default=300, help="held-out texts to write rationales for")
     parser.add_argument("--sts", type=int, default=1500, help="sentence pairs")
+    parser.add_argument("--messages", type=int, default=3080, help="Banking77 test messages; 0 leaves Banking77 out")
     parser.add_argument("--queries", type=int, default=225, help="Cranfield queries; 0 leaves Cranfield out")
     parser.add_argument("--examples", type=int, metavar="N", help="measure nothing, print N rationales as Markdown")
     options = parser.parse_args()
@@ -253,6 +258,7 @@ def main() -> None:
         lambda: similarity(model, options.data, options.sts),
         lambda: perplexity(model, articles),
         lambda: retrieval(model, options.data, options.queries) if options.queries else {},
+        lambda: classification(model, options.data, options.messages) if options.messages else {},
     ]
     # Written after each: a measurement that is cut short on a busy machine leaves the figures it had.
     for measure in measures:
