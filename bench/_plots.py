@@ -50,6 +50,8 @@ def load(plt: Any, results: dict[str, Any]) -> Any:
     offered = [point["offered_per_s"] for point in curve]
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6))
     left.plot(offered, [point["goodput_per_s"] for point in curve], marker=".", label="goodput")
+    if all("worked_per_s" in point for point in curve):
+        left.plot(offered, [point["worked_per_s"] for point in curve], marker=".", label="what no cache answers")
     left.axvline(results["capacity_per_s"], color="grey", linewidth=0.8, linestyle="--", label="capacity")
     left.set(xlabel="offered requests/s", ylabel="answers in time/s", xscale="log", ylim=(0, None))
     left.legend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,14 @@ class Ask:
 
 
 class Traffic:
-    """Texts are new each time, except those that are repeated: the cache helps with what it would help with."""
+    """Texts are new each time, except those that are repeated: the cache helps with what it would help with.
 
-    def __init__(self, client: Client, seed: int = 0) -> None:
+    With `ids` the index gets no more than so many documents: a later one takes the place of an earlier.
+    """
+
+    def __init__(self, client: Client, seed: int = 0, *, ids: int | None = None) -> None:
         self._client, self._rng, self._count = client, random.Random(seed), 0
+        self._ids = (f"d{number if ids is None else number % ids}" for number in itertools.count())
 
     def next(self) -> Ask:
         """A request of any kind, by their shares."""
@@ -42,7 +47,7 @@ class Traffic:
 
     def documents(self, count: int) -> dict[str, Any]:
         """A batch for the index, to be embedded in the background."""
-        return {"documents": [{"id": f"d{self._next()}", "text": self._words(20, 40)} for _ in range(count)]}
+        return {"documents": [{"id": next(self._ids), "text": self._words(20, 40)} for _ in range(count)]}
 
     def repeated(self) -> list[str]:
         """The texts that are repeated, to be asked for once beforehand."""

@@ -9,8 +9,9 @@ client's share of a core stands beside the figures.
 Capacity is what a closed loop of as many callers as the engine has places gets answered a second. The bundled model,
 the service's own settings but for two: `max_running_requests` (one step) and `deadline_s` (5 s).
 
-Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of what a lower rate had reached; refusals
-come within 50 ms and say `Retry-After`; who was let in is answered in time; memory does not grow.
+Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of what a lower rate had reached, and that
+of what no cache answers at 0.9 of its peak; refusals come within 50 ms and say `Retry-After`; who was let in is
+answered in time; memory does not grow.
 """
 
 from __future__ import annotations
@@ -174,6 +175,7 @@ def summary(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
         "refusal_ms_p99": ms([o.refused_s for o in at_once], 0.99),
         "refusals_with_retry_after": sum(o.retry_after for o in refused) / len(refused) if refused else 1.0,
     }
+    found["worked_per_s"] = sum(o.kind != "repeat" for o in in_time) / seconds
     for kind in sorted({o.kind for o in outcomes}):
         found[f"{kind}_ms_p50"] = ms([o.seconds for o in answered if o.kind == kind], 0.5)
     return found
@@ -185,10 +187,13 @@ def promises(curve: list[dict[str, Any]]) -> dict[str, Any]:
     goodput = [point["goodput_per_s"] for point in curve]
     # Past capacity it goes on rising, by what comes from the cache: a peak beyond is no promise to the rates before it.
     kept = [now / max(goodput[: i + 1]) for i, now in enumerate(goodput)]
+    worked = [point["worked_per_s"] for point in curve]
     refusing = [point for point in past if point["refusal_ms_p99"] is not None]
     return {
         "peak_goodput_per_s": max(goodput),
         "goodput_past_capacity": min(share for share, point in zip(kept, curve, strict=True) if point in past),
+        "peak_worked_per_s": max(worked),
+        "worked_past_capacity": min(point["worked_per_s"] for point in past) / max(worked),
         "refusal_ms_p50": max((point["refusal_ms_p50"] for point in refusing), default=None),
         "refusal_ms_p99": max((point["refusal_ms_p99"] for point in refusing), default=None),
         "refusals_with_retry_after": min(point["refusals_with_retry_after"] for point in past),

@@ -4,10 +4,13 @@ Beside the mixed traffic of `bench/load.py` (open loop) there are clients that v
 streams that are cancelled after their first events, readers that take an answer in small sips, and bursts of three
 seconds at three times the capacity every half minute. Every five seconds it is noted what the process tree holds:
 resident memory, file descriptors, threads, slots of segment sums in the worker, blocks of the key-value cache in use.
-Slopes are Theil-Sen's over minutes, with 95 % intervals; the first tenth warms up. Slots and blocks go up and down with
-the requests that run; after the last one they must be back at nothing.
+Slopes are Theil-Sen's over minutes, with 95 % intervals; the first tenth warms up. Something grows if its interval lies
+above nothing and it gains more than 0.5 % an hour. The index takes documents all the while, under the same few ids:
+what it holds has no reason to grow. Slots and blocks go up and down with the requests that run; after the last one they
+must be back at nothing.
 
-One of fifty answers is kept and asked for again at the end, of a fresh server without a cache: the vectors must agree.
+One of fifty answers is kept and asked for again at the end, of a fresh server without a cache: vectors must agree, and
+the score of a search's first hit must be the cosine of what that server makes of query and document.
 
     python bench/soak.py --minutes 30 --json bench/results/soak.json
 """
@@ -36,13 +39,16 @@ from bench._client import Client
 from bench._server import Server, served
 from bench._shared import arguments, report
 from bench._traffic import Traffic
-from bench.load import SETTINGS, closed_loop, ingest, prepare
+from bench.load import INDEXED, SETTINGS, closed_loop, ingest, prepare
 
 SHARE = 0.8  # of capacity
 ODD = {"vanishing": 0.05, "cancelled_stream": 0.03, "slow_reader": 0.02}  # of all requests
 BURST_EVERY_S, BURST_S, BURST = 30.0, 3.0, 3.0
 SAMPLE_S = 5.0
 KEPT = 50  # one answer of so many is recomputed
+GROWS = 0.005  # of what is held, in an hour
+EXPECTED = ("200", "429")
+KINDS = ("usual", *ODD)
 GAUGES = ("rss_mib", "descriptors", "threads", "slots", "kv_blocks_share")
 
 
@@ -52,7 +58,8 @@ class Seen:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    kept: list[tuple[dict[str, Any], list[float]]] = field(default_factory=list)
+    vectors: list[tuple[dict[str, Any], list[float]]] = field(default_factory=list)  # body of /embed, and its answer
+    scores: list[tuple[str, str, float]] = field(default_factory=list)  # query, text of the first hit, its score
     held: list[dict[str, float]] = field(default_factory=list)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -63,13 +70,13 @@ def main() -> None:
     with served(**SETTINGS) as server:
         figures = asyncio.run(soak(server, options, seen))
     with served(**SETTINGS, cache=False) as server:
-        figures |= recomputed(server, seen.kept)
+        figures |= recomputed(server, seen)
     report(figures, options.json)
 
 
 async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
     client, rng = Client(server.port), random.Random(options.seed)
-    traffic = Traffic(client, options.seed)
+    traffic = Traffic(client, options.seed, ids=INDEXED)
     await prepare(server, client, traffic)
     capacity = await closed_loop(client, traffic, 10)
     print(f"capacity {capacity:.1f}/s", file=sys.stderr, flush=True)
@@ -91,6 +98,11 @@ async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
     for gauge in GAUGES:
         figures |= growth(gauge, warm)
     return figures | {
+        "growing": sum(grows(gauge, figures) for gauge in GAUGES),
+        "other_statuses": sum(
+            count for name, count in seen.outcomes.items() if name.startswith("status_") and name[7:] not in EXPECTED
+        ),
+        "failed": sum(seen.outcomes[f"{kind}_failed"] for kind in KINDS),
         "slots_at_the_end": rest["slots"],
         "kv_blocks_share_at_the_end": rest["kv_blocks_share"],
         "running_at_the_end": await asyncio.to_thread(server.metric, "grace_running_requests"),
@@ -139,8 +151,12 @@ async def usual(client: Client, traffic: Traffic, seen: Seen) -> None:
     if reply.status != 200:
         return
     seen.seconds.append(time.perf_counter() - begin)
-    if ask.path == "/embed" and seen.outcomes["status_200"] % KEPT == 0:
-        seen.kept.append((ask.body, reply.json()["data"][0]["embedding"]))
+    if seen.outcomes["status_200"] % KEPT:
+        return
+    if ask.path == "/embed":
+        seen.vectors.append((ask.body, reply.json()["data"][0]["embedding"]))
+    elif hits := reply.json()["hits"]:
+        seen.scores.append((ask.body["query"], hits[0]["text"], hits[0]["score"]))
 
 
 async def vanishing(client: Client, traffic: Traffic, rng: random.Random) -> None:
@@ -213,13 +229,31 @@ def growth(gauge: str, samples: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def recomputed(server: Server, kept: list[tuple[dict[str, Any], list[float]]]) -> dict[str, Any]:
+def grows(gauge: str, figures: dict[str, Any]) -> bool:
+    """Whether it grew beyond chance and by more than is worth a word."""
+    middle = (figures[f"{gauge}_first"] + figures[f"{gauge}_last"]) / 2
+    return bool(
+        figures[f"{gauge}_per_hour_interval"][0] > 0 and figures[f"{gauge}_per_hour"] > GROWS * max(middle, 1e-9)
+    )
+
+
+def recomputed(server: Server, seen: Seen) -> dict[str, Any]:
     """The kept answers against those of a fresh server."""
-    cosines = []
-    for body, vector in kept:
-        again = np.asarray(server.post("/embed", body)["data"][0]["embedding"])
-        cosines.append(float(again @ np.asarray(vector)))
-    return {"recomputed": len(kept), "recomputed_cosine_least": min(cosines, default=None)}
+
+    def vector(body: dict[str, Any]) -> Any:
+        return np.asarray(server.post("/embed", body)["data"][0]["embedding"])
+
+    cosines = [float(vector(body) @ np.asarray(found)) for body, found in seen.vectors]
+    off = [
+        abs(score - float(vector({"input": query, "role": "query"}) @ vector({"input": text})))
+        for query, text, score in seen.scores
+    ]
+    return {
+        "recomputed": len(cosines),
+        "recomputed_cosine_least": min(cosines, default=None),
+        "scores_recomputed": len(off),
+        "recomputed_score_off_most": max(off, default=None),
+    }
 
 
 if __name__ == "__main__":
