@@ -38,17 +38,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 bench: .venv/installed
-	@mkdir -p bench/results
-	@set -e; for file in bench/[a-z]*.py; do options=; \
-	  case $$file in \
-	    bench/page.py|bench/soak.py) continue;; \
-	    bench/offline.py|bench/peers.py) if [ -d "$(DATA)/stsbenchmark" ]; then options="--data $(DATA)"; fi;; \
-	    bench/retrieval.py) options="--data $(DATA)"; \
-	      if ! [ -d "$(DATA)/cranfield" ]; then echo "== $$file: left out, there is no $(DATA)/cranfield"; continue; fi;; \
-	  esac; \
-	  echo "== $$file"; $(BIN)/python $$file $$options --json bench/results/$$(basename $$file .py).json; done
-	$(BIN)/python bench/overhead.py --large 1 --rounds 3 --batch 0 --json bench/results/overhead_large.json
-	$(BIN)/python bench/page.py
+	$(BIN)/python bench/run.py --data $(DATA)
 
 soak: .venv/installed
 	$(BIN)/python bench/soak.py --minutes $(MINUTES) --json bench/results/soak.json

@@ -17,6 +17,7 @@ GROWTH = {
     "batch": "texts at once",
     "corpus": "texts of the corpus (mode direct)",
 }
+ARMS = {"one_pass": "one pass", "plain": "plain vLLM, no vector", "two_model": "two models"}
 PEERS = {
     "grace": "GRACE",
     "sentences": "sentence-transformers\noffline",
@@ -65,16 +66,17 @@ def load(plt: Any, results: dict[str, Any]) -> Any:
 
 
 def growth(plt: Any, results: dict[str, Any]) -> Any:
-    """Milliseconds a text along each axis."""
+    """Milliseconds a text along each axis, of each arm."""
     figure, axes = plt.subplots(1, len(GROWTH), figsize=(9, 2.2))
     for panel, (key, label) in zip(axes, GROWTH.items(), strict=True):
-        points = results[key]
-        at, middle = [point["at"] for point in points], [point["ms_per_text"] for point in points]
-        low = [max(0.0, m - point["interval"][0]) for m, point in zip(middle, points, strict=True)]
-        high = [max(0.0, point["interval"][1] - m) for m, point in zip(middle, points, strict=True)]
-        panel.errorbar(at, middle, yerr=[low, high], marker=".", capsize=2)
+        for arm, points in results[key].items():
+            at, middle = [point["at"] for point in points], [point["ms_per_text"] for point in points]
+            low = [max(0.0, m - point["interval"][0]) for m, point in zip(middle, points, strict=True)]
+            high = [max(0.0, point["interval"][1] - m) for m, point in zip(middle, points, strict=True)]
+            panel.errorbar(at, middle, yerr=[low, high], marker=".", capsize=2, label=ARMS[arm])
         panel.set(xlabel=label, ylim=(0, None), xscale="log" if key in ("batch", "corpus") else "linear")
     axes[0].set(ylabel="ms a text")
+    axes[0].legend()
     figure.tight_layout()
     return figure
 

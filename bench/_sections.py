@@ -62,6 +62,16 @@ PEER_ROWS = [
     for key, label in PEERS.items()
 ]
 
+STAGES = (
+    "client and socket",
+    "parsing, prompt, cache, answer",
+    "queue of the service",
+    "between service and engine",
+    "queue of the engine",
+    "steps of the model",
+    "vector of the states",
+)
+
 KINDS = {"flat": "flat", "ivf": "IVF", "auto": "IVF", "hnsw": "HNSW", "sq8": "IVF of 8-bit codes, `sq8`"}
 SEARCH_ROWS = (
     Row("rows of 384 dimensions", "rows", "{:,.0f}"),
@@ -149,12 +159,24 @@ SECTIONS = (
                 Row("1,000 texts in one request: more time", "batch_overhead", "{:+.1%}", ("<=", 0.05)),
                 Row("between two pieces of a stream, ms", "between_pieces_ms", "{:.1f}"),
                 Row("from the last piece to the vector, ms", "vector_after_last_piece_ms", "{:.1f}"),
+                Row(
+                    "the same in times between two pieces, one of which is the stop token's",
+                    "vector_after_last_piece_steps",
+                    "{:.2f}",
+                    ("<=", 2),
+                ),
             ),
         )
         for name, command in (
             ("overhead", "python bench/overhead.py"),
             ("overhead_large", "python bench/overhead.py --large 1 --rounds 3 --batch 0"),
         )
+    ),
+    Section(
+        "stages",
+        "overhead",
+        "python bench/overhead.py",
+        tuple(Row(f"{name}, ms", f"stages_ms.{name}", "{:.2f}") for name in STAGES),
     ),
     Section(
         "load",
@@ -218,12 +240,12 @@ SECTIONS = (
             Row("the same, instruction in the mean: infinity", "infinity_cosine_least", "{:.7f}"),
         ),
     ),
-    Section("search", "search", "python bench/search.py", SEARCH_ROWS),
+    Section("search", "search", "python bench/search.py --rows 50000 --kind ivf --kind sq8", SEARCH_ROWS),
     Section("search_1m", "search_1m", "python bench/search.py --rows 1000000 --kind auto", SEARCH_ROWS),
     Section(
         "train_step",
         "train_step",
-        "python bench/train_step.py --rounds 5",
+        "python bench/train_step.py",
         (
             Row("GRACE's step against plain TRL's, extra generation left out", "ratio_net", "{:.2f}", ("<=", 1.15)),
             Row("the same with it", "ratio_gross", "{:.2f}"),

@@ -45,10 +45,11 @@ class Server:
         with urllib.request.urlopen(request, timeout=600) as answer:
             return json.loads(answer.read() or b"null")
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric's series; 0 if there is none."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's series, of those with `label` in them; 0 if there is none."""
         lines = self.get("/metrics").decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].partition(" ")[0] == name)
+        found = (line for line in lines if line.partition("{")[0].partition(" ")[0] == name and label in line)
+        return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 @contextmanager

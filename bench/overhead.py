@@ -8,7 +8,9 @@ service adds weighs most beside a model this small.
   one            one request at a time: milliseconds more than plain, at the median (promise: 8)
   short, long    64 callers at once, texts of 10 or 300 words: seconds more, as a share of plain (promise: 0.05)
   batch          1,000 texts of 10 words in one request, against 1,000 generated at once
-  vector         from the last token of a stream to its vector, against the time between two tokens
+  vector         from the last piece of a stream to its vector, in times between two pieces: one of them is the step of
+                 the stop token, which is no piece (promise: within one step after the last token, so two)
+  stages         where the time of one request goes, by the service's own clocks (`/metrics`), means
 """
 
 from __future__ import annotations
@@ -76,6 +78,7 @@ async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
     more = [1000 * (b - a) for a, b in zip(seconds["plain"], seconds["http"], strict=True)]
     figures |= with_interval("one_more_ms", more) | {"one_plain_ms": 1000 * statistics.median(seconds["plain"])}
     figures |= await vector_after_last_token(server, options.singles)
+    figures |= await stages(server, client, options.singles)
     count = options.callers
     for name, words in (("short", 10), ("long", 300)):
         seconds = await in_turns(each, options.rounds, lambda n, w=words: texts(count, w, n))
@@ -125,6 +128,44 @@ async def vector_after_last_token(server: Server, count: int) -> dict[str, Any]:
     return {
         **with_interval("vector_after_last_piece_ms", [1000 * s for s in after]),
         "between_pieces_ms": 1000 * statistics.median(between),
+        **with_interval("vector_after_last_piece_steps", [s / statistics.median(between) for s in after]),
+    }
+
+
+async def stages(server: Server, client: Client, count: int) -> dict[str, Any]:
+    """Milliseconds of one request at each stage. What follows adds up: client, service, engine, model."""
+    seconds: dict[str, float] = {"client": 0.0}
+    before = await asyncio.to_thread(clocks, server)
+    for number in range(count):
+        (text,) = texts(1, 10, 20_000 + number)
+        start = time.perf_counter()
+        reply = await client.send(client.request("/embed", {"input": text}))
+        seconds["client"] += time.perf_counter() - start
+        assert reply.status == 200, reply.body
+    after = await asyncio.to_thread(clocks, server)
+    seconds |= {name: after[name] - before[name] for name in after}
+    inside = seconds["service"] - seconds["queue"] - seconds["engine"] - seconds["pool"]
+    found = {
+        "client and socket": seconds["client"] - seconds["service"],
+        "parsing, prompt, cache, answer": inside,
+        "queue of the service": seconds["queue"],
+        "between service and engine": seconds["engine"] - seconds["waiting"] - seconds["model"],
+        "queue of the engine": seconds["waiting"],
+        "steps of the model": seconds["model"],
+        "vector of the states": seconds["pool"],
+    }
+    return {"stages_ms": {name: 1000 * value / count for name, value in found.items()}}
+
+
+def clocks(server: Server) -> dict[str, float]:
+    """Seconds that requests have spent so far."""
+    return {
+        "service": server.metric("grace_request_seconds_sum", 'route="/embed"'),
+        "queue": server.metric("grace_queue_seconds_sum"),
+        "engine": server.metric("grace_generate_seconds_sum"),
+        "waiting": server.metric("vllm:request_queue_time_seconds_sum"),
+        "model": server.metric("vllm:request_inference_time_seconds_sum"),
+        "pool": server.metric("grace_pool_seconds_sum"),
     }
 
 

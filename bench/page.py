@@ -27,13 +27,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    new = page(text, read(RESULTS))
     if options.check:
-        return int(new != text)
-    PAGE.write_text(new, encoding="utf-8")
-    draw(read(RESULTS), ROOT / "docs" / "images")
+        text = PAGE.read_text(encoding="utf-8")
+        return int(page(text, read(RESULTS)) != text)
+    write()
     return 0
+
+
+def write() -> None:
+    """Make tables and plots anew."""
+    results = read(RESULTS)
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    draw(results, ROOT / "docs" / "images")
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
