@@ -35,7 +35,8 @@ from bench.one_pass import generate, start_plain, stop
 
 SETTINGS = {"max_inputs": 1024, "max_samples": 1, "max_running_requests": 1024, "max_num_seqs": 64}
 REST_S = 0.3  # idle threads of the arm before spin for a while, and would be counted against the next one
-Arms = dict[str, Callable[[list[str]], Awaitable[Any]]]
+ALIKE = 0.02  # sums in another order can let a token in a thousand be another one, and a rationale end elsewhere
+Arms = dict[str, Callable[[list[str]], Awaitable[int]]]  # give how many tokens they wrote
 
 
 def main() -> None:
@@ -61,16 +62,19 @@ async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
     prompter = Prompter(checkpoint)
     plain, client = await start_plain(checkpoint, prompter, 64), Client(server.port)
 
-    async def generated(texts: list[str]) -> None:
-        await generate(plain, prompter, [prompter.job(text) for text in texts])
+    async def generated(texts: list[str]) -> int:
+        return sum(map(len, await generate(plain, prompter, [prompter.job(text) for text in texts])))
 
-    async def asked_singly(texts: list[str]) -> None:
-        for reply in await asyncio.gather(*(client.send(client.request("/embed", {"input": t})) for t in texts)):
-            assert reply.status == 200, reply.body
-
-    async def asked_together(texts: list[str]) -> None:
-        reply = await client.send(client.request("/embed", {"input": texts}))
+    async def asked(body: dict[str, Any]) -> int:
+        reply = await client.send(client.request("/embed", body))
         assert reply.status == 200, reply.body
+        return int(reply.json()["usage"]["completion_tokens"])
+
+    async def asked_singly(texts: list[str]) -> int:
+        return sum(await asyncio.gather(*(asked({"input": text}) for text in texts)))
+
+    async def asked_together(texts: list[str]) -> int:
+        return await asked({"input": texts})
 
     each: Arms = {"plain": generated, "http": asked_singly}
     figures: dict[str, Any] = {"model": folder.name if not options.large else "random, 100 M parameters"}
@@ -93,16 +97,23 @@ async def measure(server: Server, folder: Path, options: Any) -> dict[str, Any]:
 
 
 async def in_turns(arms: Arms, rounds: int, batch: Callable[[int], list[str]]) -> dict[str, list[float]]:
-    """Seconds of each arm and round; one round before warms up."""
+    """Seconds of each arm and round; one round before warms up.
+
+    Raises:
+        RuntimeError: the arms did not write as many tokens, so that their times say nothing.
+    """
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    tokens = dict.fromkeys(arms, 0)
     for number in range(rounds + 1):
         for arm in sorted(arms, reverse=bool(number % 2)):
             asked = batch(number)
             await asyncio.sleep(REST_S)
             start = time.perf_counter()
-            await arms[arm](asked)
+            tokens[arm] += await arms[arm](asked)
             if number:
                 seconds[arm].append(time.perf_counter() - start)
+    if max(tokens.values()) > (1 + ALIKE) * min(tokens.values()):
+        raise RuntimeError(f"tokens written: {tokens}")
     return seconds
 
 
