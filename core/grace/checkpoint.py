@@ -132,6 +132,11 @@ class Checkpoint:
         """Token ids at which the model's `generation_config.json` ends a generation."""
         return _end_ids(self.folder / "generation_config.json")
 
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The same, and those of `config.json`, which may be older."""
+        return self.generation_end_ids | _end_ids(self.folder / "config.json")
+
     @classmethod
     def load(cls, name_or_path: str | Path = BUNDLED_NAME, *, revision: str | None = None) -> Checkpoint:
         """Find a checkpoint: the bundled name, a folder, or a hub id (fetched, or found in the local hub cache).

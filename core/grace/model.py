@@ -8,7 +8,8 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,8 @@ from grace.representation import Floats, Job, Mode, Representation, Role
 
 T = TypeVar("T")
 EngineName = Literal["vllm", "transformers"]
+_CLOSED = "this Grace is closed"
+_GOODBYE_S = 5.0
 _IN_FLIGHT = 1024  # jobs handed to the engine at once: enough to keep it full, and memory bounded on a long corpus
 
 
@@ -33,15 +36,17 @@ class Grace:
 
     >>> with Grace.load() as grace:  # doctest: +SKIP
     ...     documents = grace.encode(["The harbour froze in 1432.", "Bread is baked at night."])
-    ...     query = grace.encode("When did the port ice over?", role="query")
+    ...     query = grace.encode("When did the harbour freeze?", role="query")
     ...     grace.similarity(query, documents)
 
     One engine runs in a thread of its own, so the methods may be called from any thread, and from async code through
-    `prompter` and `engine`.
+    `prompter` and `engine`. Once it is closed they raise `EngineDead`, those too that were waiting for an answer.
     """
 
     def __init__(self, checkpoint: Checkpoint, prompter: Prompter, make_engine: Callable[[], Engine]) -> None:
         self.checkpoint, self.prompter = checkpoint, prompter
+        self._lock, self._closed = threading.Lock(), False
+        self._awaited: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grace", daemon=True)
         self._thread.start()
@@ -166,11 +171,11 @@ class Grace:
             for job in itertools.chain(first, rest):
                 pending.append(self._submit(self.engine.represent(job)))
                 if len(pending) >= in_flight:
-                    yield pending.popleft().result()
+                    yield self._result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._result(pending.popleft())
         finally:
-            for future in pending if not self._loop.is_closed() else ():
+            for future in pending:
                 future.cancel()
 
     def stream(self, text: str, **options: Any) -> Iterator[Delta | Representation]:
@@ -183,7 +188,8 @@ class Grace:
             while (item := self._await(_next(items))) is not None:
                 yield item
         finally:
-            self._await(_close(items))
+            with suppress(EngineDead):  # closed meanwhile, and the stream with it
+                self._await(_close(items))
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """(N, M) cosines of vectors (N, H) and (M, H); a single vector (H,) counts as one row.
@@ -199,12 +205,21 @@ class Grace:
         return np.asarray(unit(rows) @ unit(columns).T, dtype=np.float32)
 
     def close(self) -> None:
-        """Stop the engine and free its memory. Calling it twice does nothing the second time."""
-        if self._loop.is_closed():
-            return
+        """Stop the engine and free its memory. Calling it twice does nothing the second time.
+
+        What other threads are waiting for is withdrawn; they get `EngineDead`.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         atexit.unregister(self.close)
-        self._await(self.engine.close())
-        self._stop()
+        for future in self._awaited.copy():
+            future.cancel()
+        try:
+            asyncio.run_coroutine_threadsafe(_wind_up(self.engine), self._loop).result()
+        finally:
+            self._stop()
 
     def __enter__(self) -> Grace:
         return self
@@ -237,23 +252,54 @@ class Grace:
                 bar.update()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._loop.is_closed():
-            work.close()
-            raise EngineDead("this Grace is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:  # what is submitted is there to be withdrawn when it is closed: nothing slips in between
+            if self._closed:
+                work.close()
+                raise EngineDead(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._awaited.add(future)
+        future.add_done_callback(self._awaited.discard)
+        return future
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         future = self._submit(work)
         try:
-            return future.result()
+            return self._result(future)
         except BaseException:
             future.cancel()  # an interrupted caller must not leave the engine at work
             raise
 
+    def _result(self, future: Future[T]) -> T:
+        try:
+            return future.result()
+        except CancelledError:
+            if self._closed:
+                raise EngineDead(_CLOSED) from None
+            raise
+
     def _stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _wind_up(engine: Engine) -> None:
+    """Let what was withdrawn end while there is an engine to tell of it, then close that."""
+    withdrawn = [task for task in asyncio.all_tasks() if task.cancelling()]
+    with suppress(TimeoutError):  # an engine that hangs cannot be told, only ended
+        async with asyncio.timeout(_GOODBYE_S):
+            await asyncio.gather(*withdrawn, return_exceptions=True)
+            await asyncio.get_running_loop().shutdown_asyncgens()  # streams that nobody reads to their end
+    await engine.close()
+
+
+async def _cancel_the_rest() -> None:
+    """End whatever still runs, so that nothing waits for a loop that has stopped."""
+    if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in rest:
+            task.cancel()
+        await asyncio.wait(rest, timeout=_GOODBYE_S)
 
 
 async def _next(items: AsyncIterator[T]) -> T | None:

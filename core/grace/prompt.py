@@ -62,10 +62,19 @@ class Prompter:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise UnsupportedModel(f"{checkpoint.name}: its tokenizer is not a fast one, spans would be guesses")
-        if (highest := max(backend.get_vocab().values(), default=-1)) >= checkpoint.vocab_size:
+        ids = frozenset(backend.get_vocab().values())
+        if (highest := max(ids, default=-1)) >= checkpoint.vocab_size:
             raise CheckpointError(
                 f"{checkpoint.folder}: the tokenizer is another model's: it has ids up to {highest}, the model those "
                 f"below {checkpoint.vocab_size}"
+            )
+        # One known id is enough: a config may keep ids of the model that this one was made from. Nor does it prove
+        # anything that the tokenizer names another end: in whole families the two differ.
+        ends = {i for i in checkpoint.end_ids if 0 <= i < checkpoint.vocab_size}
+        if ends and ends.isdisjoint(ids):
+            raise CheckpointError(
+                f"{checkpoint.folder}: the tokenizer is another model's: it has no token of the ids at which the model "
+                f"ends ({', '.join(map(str, sorted(ends)))})"
             )
         added: dict[int, Any] = self.tokenizer.added_tokens_decoder
         self._special_ids = frozenset(added)

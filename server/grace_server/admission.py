@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from grace.engines.base import Delta
+from grace.errors import EngineError
 from grace.representation import Job, Representation
 from grace_server import logs, tracing
 from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
 from grace_server.metrics import Metrics
 from grace_server.pace import Pace
-from grace_server.stop import Item, Stop, in_background, items_of
+from grace_server.stop import Item, Stop, in_background, items_of, wanted
 
 _LONGEST_RETRY_S = 60
 _BACKGROUND_SHARE = 0.5  # of the places and their tokens that background work may take
@@ -30,7 +32,7 @@ _came_alone: ContextVar[bool] = ContextVar("came_alone", default=False)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What fits into one engine, what may wait, and for how long."""
+    """What fits into one engine, which requests may wait, and for how long."""
 
     running_requests: int
     running_tokens: int
@@ -50,6 +52,10 @@ class _Inside:
     span: tracing.StopSpan
 
 
+class _WantedNow(Exception):
+    """Someone waits for what was queued as background work."""
+
+
 class Admission:
     """First come, first served: a text that needs many tokens is not overtaken for ever by those that need few.
 
@@ -58,7 +64,8 @@ class Admission:
     service that slows down takes fewer in, however many places it has.
 
     But background work waits until no one else does, and takes half of the places at most: a search that comes while a
-    million documents are being embedded finds a place.
+    million documents are being embedded finds a place. It waits as long as it takes, beside the queue and its limits:
+    nobody's request, it is neither refused nor counted among those that waited.
     """
 
     def __init__(
@@ -91,17 +98,39 @@ class Admission:
         return representation
 
     async def stream(self, job: Job) -> AsyncIterator[Item]:
-        """Wait for a place, then pass on what the engine writes."""
-        last: Item | None = None
+        """Wait for a place, then pass on what the engine writes.
+
+        The engine is listened to by a task of its own. Whoever reads here may be slow, and be another task each time:
+        he would hold the place for as long as he likes, and what ends the writing would end the wrong task. What waits
+        to be read is a rationale at most, so it needs no bound of its own.
+        """
+        pieces: asyncio.Queue[Delta | None] = asyncio.Queue()
+        writing = asyncio.create_task(self._write(job, pieces))
+        writing.add_done_callback(lambda task: _end(task, pieces))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            yield await writing
+        finally:
+            if not writing.done():
+                writing.cancel()
+                await asyncio.wait([writing])
+
+    async def _write(self, job: Job, pieces: asyncio.Queue[Delta | None]) -> Representation:
+        representation: Representation | None = None
         async with (
             self.reserve(job.tokens_needed),
             self._watched() as inside,
             items_of(self._following, job) as items,
         ):
-            async for last in items:
-                if isinstance(last, Representation):
-                    self._observe(job, last, inside)
-                yield last
+            async for item in items:
+                if isinstance(item, Representation):
+                    self._observe(job, representation := item, inside)
+                else:
+                    pieces.put_nowait(item)
+        if representation is None:
+            raise EngineError("a stream ended without its representation")
+        return representation
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Whether all of a request's texts can be taken at once, so that none waits in vain for its neighbours.
@@ -121,8 +150,8 @@ class Admission:
                 param="input",
             )
         if (
-            self._running + self._queued + len(jobs) > requests
-            or self._running_tokens + self._queued_tokens + sum(tokens) > total
+            self._running + len(self._waiting) + len(jobs) > requests
+            or self._running_tokens + self._ahead_tokens + sum(tokens) > total
         ):
             raise self._overloaded()
         _came_alone.set(not self._running and not self._waiting)
@@ -137,9 +166,8 @@ class Admission:
             Overloaded: the queue is full, or the answer would come too late.
             QueueTimeout: no place became free in time.
         """
-        background = in_background.get()
         with tracing.span("admission", {"grace.tokens": tokens}):
-            await self._enter(tokens, background)
+            background = await self._enter(tokens)
         try:
             yield
         finally:
@@ -158,24 +186,40 @@ class Admission:
         for scope in self._inside:
             scope.reschedule(now)
 
-    async def _enter(self, tokens: int, background: bool) -> None:
+    async def _enter(self, tokens: int) -> bool:
+        """Wait for a place; whether it is one of those of background work."""
         if self._down:
             raise _down()
         self._refuse_what_never_fits(tokens)
+        if in_background.get() and await self._enter_behind(tokens):
+            return True
         self._promise(tokens)
-        ahead = self._queued if background else len(self._waiting)
-        if not ahead and self._has_room(tokens, background):
-            self._take(tokens, background)
+        if not self._waiting and self._has_room(tokens, False):
+            self._take(tokens, False)
             self._metrics.queue_seconds.observe(0.0)
-            return
+            return False
         limits = self._limits
-        if self._queued >= limits.queued_requests or self._queued_tokens + tokens > limits.queued_tokens:
+        if len(self._waiting) >= limits.queued_requests or self._ahead_tokens + tokens > limits.queued_tokens:
             raise self._overloaded()
-        if not background and self._wait_expected() > _CERTAIN * limits.queue_timeout_s:
+        if self._wait_expected() > _CERTAIN * limits.queue_timeout_s:
             raise self._overloaded()
-        await self._queue(tokens, background)
+        await self._queue(tokens, background=False)
+        return False
 
-    async def _queue(self, tokens: int, background: bool) -> None:
+    async def _enter_behind(self, tokens: int) -> bool:
+        """Wait for a place of background work; False, and no place, if someone waits for this text by now."""
+        if (someone := wanted.get()) is not None and someone.done():
+            return False
+        if not self._queued and self._has_room(tokens, True):
+            self._take(tokens, True)
+            return True
+        try:
+            await self._queue(tokens, background=True)
+        except _WantedNow:
+            return False
+        return True
+
+    async def _queue(self, tokens: int, *, background: bool) -> None:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._waiting_behind if background else self._waiting
         queue[ticket] = tokens
@@ -186,8 +230,8 @@ class Admission:
             self._ahead_tokens += tokens
             self._press()
         try:
-            async with asyncio.timeout(self._limits.queue_timeout_s):
-                await ticket
+            async with asyncio.timeout(None if background else self._limits.queue_timeout_s):
+                await (_unless_wanted(ticket) if background else ticket)
         except BaseException as error:
             if ticket in queue:
                 self._forget(queue, ticket)
@@ -203,6 +247,8 @@ class Admission:
                     retry_after=self._retry_after(),
                 ) from None
             raise
+        if background:
+            return
         waited = self._clock() - begin
         self._metrics.queue_seconds.observe(waited)
         if record := logs.current.get():
@@ -290,7 +336,7 @@ class Admission:
     def _promise(self, tokens: int, texts: int = 1) -> None:
         """Refuse what would be answered after `deadline_s`, as far as can be told; who comes alone is let in."""
         deadline = self._limits.deadline_s
-        if deadline is None or in_background.get():
+        if deadline is None:
             return
         most = PROMISED * deadline
         if texts > 1 and (alone := self._pace.seconds_for(tokens)) > most:
@@ -319,7 +365,7 @@ class Admission:
         self._metrics.rejections.labels("queue_full").inc()
         return Overloaded(
             why
-            or f"the queue is full: {self._queued} texts with {self._queued_tokens} tokens are waiting"
+            or f"the queue is full: {len(self._waiting)} texts with {self._ahead_tokens} tokens are waiting"
             + (f", which takes about {wait:.1f} s" if (wait := self._wait_expected()) else ""),
             retry_after=self._retry_after(),
         )
@@ -329,7 +375,7 @@ class Admission:
         if len(self._finished_at) < 2:
             return 1
         rate = len(self._finished_at) / max(self._clock() - self._finished_at[0], 1e-3)
-        return max(1, min(_LONGEST_RETRY_S, math.ceil((self._queued + 1) / rate)))
+        return max(1, min(_LONGEST_RETRY_S, math.ceil((len(self._waiting) + 1) / rate)))
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[_Inside]:
@@ -377,6 +423,25 @@ class Admission:
         self._metrics.running_tokens.set(self._running_tokens)
         self._metrics.queued_requests.set(self._queued)
         self._metrics.queued_tokens.set(self._queued_tokens)
+
+
+async def _unless_wanted(ticket: asyncio.Future[None]) -> None:
+    """Wait for a place in the background, as long as nobody else waits for it.
+
+    Raises:
+        _WantedNow: someone does.
+    """
+    someone = wanted.get()
+    await asyncio.wait([ticket] if someone is None else [ticket, someone], return_when=asyncio.FIRST_COMPLETED)
+    if not ticket.done():
+        raise _WantedNow
+    ticket.result()
+
+
+def _end(writing: asyncio.Task[Representation], pieces: asyncio.Queue[Delta | None]) -> None:
+    if not writing.cancelled():
+        writing.exception()  # looked at, lest asyncio complain where the reader has left
+    pieces.put_nowait(None)
 
 
 def _down() -> EngineDown:

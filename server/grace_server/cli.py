@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
+from grace.streams import lose_what_cannot_be_written
 from grace_server import logs
 from grace_server.app import create_app
 from grace_server.connection import Connection
@@ -27,10 +28,12 @@ from grace_server.life import EXIT_ADDRESS, EXIT_USAGE, Life
 from grace_server.settings import PREFIX, Settings, unknown_variables
 
 _GOODBYE_S = 2  # after draining: for responses to leave their buffers
+_ONE_READ = 2**18  # bytes, the most that an event loop reads at once
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `grace-serve`; exit codes are listed in `docs/operations.md`."""
+    lose_what_cannot_be_written()
     flags = {name: value for name, value in vars(parser().parse_args(argv)).items() if value is not None}
     try:
         settings = Settings(**flags)
@@ -187,6 +190,8 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # h11 has a limit of its own, 64 KiB, and answers 400: it is to come after ours, which says what is too large.
+        h11_max_incomplete_event_size=settings.max_head_kib * 1024 + _ONE_READ,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_GOODBYE_S,
         backlog=2048,

@@ -59,7 +59,7 @@ class Bounded(Protocol):
             self._head_bytes = 0
             self._cancel_late()
             return
-        # The rest of a body whose answer is sent already counts as a head: it has no right to more time either.
+        # The rest of a body whose answer is sent already counts as a head: it has no right to more room or time either.
         self._head_bytes += len(data)
         if self._head_bytes > self._max_head_bytes:
             self._refuse(HeadersTooLarge(f"headers are over the limit of {self._max_head_bytes} bytes (max_head_kib)"))
@@ -93,6 +93,11 @@ class Bounded(Protocol):
     def _inside(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _answered(self) -> bool:
+        """Whether what comes now may still belong to a request that has its answer, or part of it."""
+        cycle = self.cycle
+        return cycle is not None and cycle.response_started and (cycle.more_body or not cycle.response_complete)
+
     def _expect_head(self) -> None:
         self._late = self.loop.call_later(self._header_timeout_s, self._give_up)
 
@@ -111,6 +116,9 @@ class Bounded(Protocol):
 
     def _refuse(self, error: ApiError) -> None:
         if self.transport.is_closing():
+            return
+        if self._answered():
+            self.transport.close()  # a second answer would be taken for that to the next request
             return
         answer: Response = respond(error, headers={"x-request-id": secrets.token_hex(12), "connection": "close"})
         lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]

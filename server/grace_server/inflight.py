@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from grace.representation import Job, Representation
 from grace_server import tracing
 from grace_server.metrics import Metrics
-from grace_server.stop import Item, Stop, items_of
+from grace_server.stop import Item, Stop, in_background, items_of, wanted
 
 
 @dataclass(slots=True, eq=False)
 class _Flight:
     task: asyncio.Task[Representation]
+    wanted: asyncio.Future[None]  # done as soon as someone waits who is no background work
     waiting: int = 0
 
 
 class InFlight:
     """Everyone who asks for a job that is under way waits for the same answer.
 
-    A caller who leaves does not disturb the others; when the last one leaves, the generation is cancelled.
+    A caller who leaves does not disturb the others; when the last one leaves, the generation is cancelled. Background
+    work that someone waits for, too, waits for its place among requests from then on.
     """
 
     def __init__(self, following: Stop, metrics: Metrics) -> None:
@@ -35,7 +37,8 @@ class InFlight:
             self._metrics.shared.inc()
             with tracing.span("shared"):
                 return await self._wait(job, flight)
-        flight = self._flights[job] = _Flight(asyncio.create_task(self._following.represent(job)))
+        someone = asyncio.get_running_loop().create_future()
+        flight = self._flights[job] = _Flight(asyncio.create_task(self._fly(job, someone)), someone)
         flight.task.add_done_callback(lambda task: self._landed(job, task))
         return await self._wait(job, flight)
 
@@ -45,7 +48,13 @@ class InFlight:
             async for item in items:
                 yield item
 
+    async def _fly(self, job: Job, someone: asyncio.Future[None]) -> Representation:
+        wanted.set(someone)
+        return await self._following.represent(job)
+
     async def _wait(self, job: Job, flight: _Flight) -> Representation:
+        if not in_background.get() and not flight.wanted.done():
+            flight.wanted.set_result(None)
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)

@@ -56,6 +56,7 @@ class Metrics:
             "grace_index_checkpoint_age_seconds", "Age of the checkpoint; 0 without one", ("index",), registry=r
         )
         self.index_jobs = Gauge("grace_index_jobs", "Jobs that are not finished", ("index",), registry=r)
+        self.unopened_indexes = Gauge("grace_unopened_indexes", "Folders of indexes left alone", registry=r)
         self.cancelled = Counter("grace_cancelled", "Generations stopped because every caller left", registry=r)
         self.prompt_tokens = Counter("grace_prompt_tokens", "Prompt tokens that went through the engine", registry=r)
         self.completion_tokens = Counter("grace_completion_tokens", "Tokens sampled by the engine", registry=r)

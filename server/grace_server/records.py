@@ -9,15 +9,18 @@ import array
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from grace.representation import Job, Rationale, Representation, Segment
+from grace.representation import FinishReason, Job, Rationale, Representation, Segment, Source
 
 FORMAT = 1  # raise it when the meaning of a record or the cutting of segments changes: old ones are then not found
 _DIGEST = 16
+_MOST = 2**31  # tokens or characters of anything
+_SOURCES, _REASONS = get_args(Source), get_args(FinishReason)
 
 
 class Damaged(Exception):
@@ -71,7 +74,7 @@ def decode(record: bytes, job: Job) -> Representation:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         described: dict[str, Any] = json.loads(header["__metadata__"]["grace"])
         written = described["rationale"]
-        return Representation(
+        found = Representation(
             segments=tuple(Segment(*segment) for segment in described["segments"]),
             sums=arrays["sums"],
             last=arrays["last"],
@@ -82,5 +85,35 @@ def decode(record: bytes, job: Job) -> Representation:
             truncated=described["truncated"],
             cached=True,
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        whole = _whole(found)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise Damaged(str(error)) from error
+    if not whole:
+        raise Damaged("it holds something else than a representation")
+    return found
+
+
+def _whole(found: Representation) -> bool:
+    """Whether all of it has the type and shape it was written with: a digest that fits does not say who wrote it.
+
+    Raises:
+        ValueError: a text holds what is no character.
+    """
+    numbers = [found.prompt_tokens, found.input_tokens, found.completion_tokens]
+    for segment in found.segments:
+        numbers += [segment.start, segment.end, segment.tokens]
+    texts, reason, last = ["", "", ""], "stop", found.last
+    if found.rationale is not None:
+        written = found.rationale
+        numbers += written.token_ids
+        texts, reason = [written.text, written.thinking, written.understanding], written.finish_reason
+    "".join(texts).encode()
+    return (
+        all(type(number) is int and 0 <= number < _MOST for number in numbers)
+        and all(segment.source in _SOURCES for segment in found.segments)
+        and reason in _REASONS
+        and type(found.truncated) is bool
+        and found.sums.dtype == last.dtype == np.float32
+        and last.ndim == 1
+        and found.sums.shape == (len(found.segments), len(last))
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from contextvars import ContextVar
@@ -14,6 +15,9 @@ Item = Delta | Representation
 
 # Whether nobody waits for the answer: what an index embeds by and by lets searches and requests go first.
 in_background: ContextVar[bool] = ContextVar("in_background", default=False)
+
+# Done as soon as someone waits for what began in the background. None: nobody can join it.
+wanted: ContextVar[asyncio.Future[None] | None] = ContextVar("wanted", default=None)
 
 
 class Stop(Protocol):

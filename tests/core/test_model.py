@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grace import EngineDead, Grace, InputTooLong, InvalidInput, Representation, UnsupportedModel
+from grace import (
+    Checkpoint,
+    EngineDead,
+    EngineError,
+    Grace,
+    InputTooLong,
+    InvalidInput,
+    Representation,
+    UnsupportedModel,
+)
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
 from tests.conftest import ModelFolder
 from tests.support.models import SENTENCES
 
@@ -97,6 +110,105 @@ def test_a_closed_one_says_so(model_folder: ModelFolder) -> None:
     grace.close()
     with pytest.raises(EngineDead):
         grace.encode("too late")
+
+
+@pytest.fixture
+def faked(model_folder: ModelFolder) -> Iterator[tuple[Grace, FakeEngine]]:
+    """A `Grace` whose engine takes half a minute for a text."""
+    checkpoint = Checkpoint.load(model_folder("qwen2"))
+    prompter = Prompter(checkpoint)
+    engine = FakeEngine(prompter, seconds_per_text=30)
+    grace = Grace(checkpoint, prompter, lambda: engine)
+    yield grace, engine
+    grace.close()
+
+
+def outcome_of(ask: Callable[[], object], outcomes: list[BaseException | object]) -> threading.Thread:
+    """A thread that asks, and keeps what came of it."""
+
+    def run() -> None:
+        try:
+            outcomes.append(ask())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what the test looks at
+            outcomes.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_closing_ends_what_other_threads_wait_for(faked: tuple[Grace, FakeEngine]) -> None:
+    grace, engine = faked
+    outcomes: list[BaseException | object] = []
+    asks: list[Callable[[], object]] = [
+        lambda: grace.encode("one text"),
+        lambda: grace.represent([f"text {i}" for i in range(3)]),
+        lambda: list(grace.stream("a streamed text")),
+    ]
+    threads = [outcome_of(ask, outcomes) for ask in asks]
+    until(lambda: engine.calls == 5)
+    tasks = asyncio.all_tasks(grace._loop)
+    grace.close()
+    for thread in threads:
+        thread.join(5)
+    assert [str(outcome) for outcome in outcomes] == ["this Grace is closed"] * 3
+    assert {type(outcome) for outcome in outcomes} == {EngineDead}
+    assert engine.cancelled == 5
+    assert all(task.done() for task in tasks)
+
+
+def test_a_stream_that_is_not_read_to_its_end_does_not_outlive_its_grace(faked: tuple[Grace, FakeEngine]) -> None:
+    grace, engine = faked
+    engine._seconds = 0.1
+    stream = grace.stream("a text")
+    next(stream)
+    grace.close()
+    assert engine.cancelled == 1
+    with pytest.raises(EngineDead):
+        next(stream)
+    stream.close()
+
+
+def test_whoever_asks_while_it_is_being_closed_is_answered_or_refused(faked: tuple[Grace, FakeEngine]) -> None:
+    grace, engine = faked
+    engine._seconds = 0.001
+
+    def ask_on() -> None:
+        while True:
+            grace.encode("a text")
+
+    outcomes: list[BaseException | object] = []
+    threads = [outcome_of(ask_on, outcomes) for _ in range(8)]
+    until(lambda: engine.calls > 20)
+    closing = [threading.Thread(target=grace.close) for _ in range(2)]
+    for thread in closing:
+        thread.start()
+    for thread in (*closing, *threads):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert {type(outcome) for outcome in outcomes} == {EngineDead}
+
+
+def test_an_engine_that_does_not_start_leaves_nothing_running(model_folder: ModelFolder) -> None:
+    checkpoint = Checkpoint.load(model_folder("qwen2"))
+    prompter = Prompter(checkpoint)
+    left: list[asyncio.Task[None]] = []
+
+    class Stillborn(FakeEngine):
+        async def start(self) -> None:
+            left.append(asyncio.create_task(asyncio.sleep(60)))
+            raise EngineError("it does not start")
+
+    with pytest.raises(EngineError, match="it does not start"):
+        Grace(checkpoint, prompter, lambda: Stillborn(prompter))
+    assert left[0].cancelled()
+
+
+def until(true: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def script(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:

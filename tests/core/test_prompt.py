@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grace.checkpoint import Checkpoint
-from grace.errors import InputTooLong, InvalidInput, UnsupportedModel
+from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel
 from grace.prompt import MAX_SEGMENTS, Prompter, well_formed
 from grace.representation import Role, segment_text
 from tests.conftest import ModelFolder
@@ -165,6 +166,25 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(UnsupportedModel, match="no chat template"):
         Prompter(Checkpoint.load(tmp_path))
+
+
+@pytest.mark.parametrize("ends", [None, [], 0, [0, 690], 10_000, [699, 0, 10_000], -1])
+def test_a_tokenizer_is_not_refused_for_an_end_that_it_calls_otherwise(tmp_path: Path, ends: object) -> None:
+    """The model has 700 ids and its tokenizer fewer; its config may be older than both."""
+    folder = make_model(tmp_path, vocab=700)
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": ends}))
+    assert Prompter(Checkpoint.load(folder)).job("A text.").prompt_ids
+
+
+def test_a_tokenizer_without_any_of_the_models_ends_is_another_models(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, vocab=700)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [690, 699]}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 699}))
+    with pytest.raises(CheckpointError, match=r"it has no token of the ids at which the model ends \(690, 699\)"):
+        Prompter(Checkpoint.load(folder))
 
 
 def test_a_context_too_short_for_the_instruction_is_refused(tmp_path: Path) -> None:

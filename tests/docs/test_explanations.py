@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from grace.engines.transformers import TransformersEngine
 from grace.prompt import Prompter
 from grace_server.app import create_app
 from grace_server.settings import Settings
+from tests.docs.pages import near, numbers, page
 
-PAGE = (Path(__file__).parents[2] / "docs/explanations.md").read_text(encoding="utf-8")
-TEXT = " ".join(PAGE.split())
+TEXT = page("docs/explanations.md")
 QUERY = "Where does the river rise?"
 RIVER, BREAD = "The river rises in the hills.", "Bread needs flour, salt and time."
 
@@ -46,18 +45,6 @@ async def explained(client: httpx.AsyncClient, second: str, mode: str) -> dict[s
     reply = await client.post("/explain", json={"first": QUERY, "second": second, "mode": mode})
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
-
-
-def near(written: str, figure: float) -> bool:
-    """Equal as far as it is written, give or take one in the last place: float32 rounds otherwise elsewhere."""
-    return abs(float(written) - figure) <= 1.5 * 10 ** -len(written.partition(".")[2])
-
-
-def numbers(sentence: str) -> list[str]:
-    """The numbers that stand in the page where `sentence` has a #."""
-    found = re.search(re.escape(" ".join(sentence.split())).replace(r"\#", r"(\d+(?:\.\d+)?)"), TEXT)
-    assert found, sentence
-    return list(found.groups())
 
 
 async def test_every_number_of_the_example(service: httpx.AsyncClient) -> None:
@@ -95,5 +82,5 @@ async def test_every_number_of_the_example(service: httpx.AsyncClient) -> None:
         )
     )
     for sentence, figures in claims:
-        written = numbers(sentence)
+        written = numbers(TEXT, sentence)
         assert all(near(*pair) for pair in zip(written, figures, strict=True)), (sentence, written, figures)

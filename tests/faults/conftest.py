@@ -128,6 +128,33 @@ def start(nursery: Nursery, model_folder: Path, tmp_path: Path) -> Start:
     return run
 
 
+@asynccontextmanager
+async def command(*flags: str, log: Path, out: Path | None = None) -> AsyncIterator[Process]:
+    """`grace-serve` as an operator starts it, with a real engine; on leaving, it is killed if it still runs."""
+    program = [sys.executable, "-m", "grace_server.cli", "--port=0", "--kv-cache-gib=0.2", *flags]
+    errors, opened = (os.open(path, os.O_RDWR | os.O_CREAT) for path in (log, out or os.devnull))
+    service = await asyncio.create_subprocess_exec(
+        *program, stdout=opened if out else PIPE, stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    os.close(errors)
+    os.close(opened)
+    try:
+        yield service
+    finally:
+        if service.returncode is None:
+            service.kill()
+        await service.wait()
+
+
+async def announced(service: Process) -> str:
+    """Where such a service answers, once it does."""
+    assert service.stdout is not None
+    async with asyncio.timeout(180):
+        while " at http" not in (line := (await service.stdout.readline()).decode()):
+            assert line, "it ended"
+    return line.split(" at ")[1].strip()
+
+
 @dataclass
 class World:
     """The disk under a folder and the wall clock of the services that are started with `variables`."""

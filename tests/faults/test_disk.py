@@ -8,6 +8,7 @@ import logging
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
 from grace.checkpoint import Checkpoint
@@ -16,7 +17,7 @@ from grace.prompt import Prompter
 from grace_server import cli
 from grace_server.app import create_app
 from grace_server.settings import Settings
-from tests.faults.conftest import Start, World
+from tests.faults.conftest import Child, Start, World, announced, command
 from tests.server.conftest import Serve
 
 FULL = Path("/dev/full")  # where every write says that there is no space
@@ -24,6 +25,11 @@ FULL = Path("/dev/full")  # where every write says that there is no space
 
 def documents(first: int, number: int) -> list[dict[str, str]]:
     return [{"id": f"d{first + i}", "text": f"River number {first + i} rises."} for i in range(number)]
+
+
+async def is_cached(child: Child, text: str) -> bool:
+    [item] = (await child.ask("POST", "/embed", 200, input=text))["data"]
+    return bool(item["cached"])
 
 
 async def test_cache_index_jobs_and_logs_on_a_disk_that_takes_nothing(start: Start, world: World) -> None:
@@ -36,7 +42,8 @@ async def test_cache_index_jobs_and_logs_on_a_disk_that_takes_nothing(start: Sta
             world.becomes(error=error)
 
             # The cache is done without; the index refuses what it could not keep, and is searched as before.
-            assert (await child.ask("POST", "/embed", 200, input=f"A text on a disk with error {error}."))["data"]
+            for _ in range(2):
+                assert not await is_cached(child, f"A text on a disk with error {error}.")
             reply = await child.client.post("/indexes/a/documents", json={"documents": documents(90, 2)})
             assert (reply.status_code, reply.json()["error"]["code"]) == (503, code)
             assert int(reply.headers["retry-after"]) > 0
@@ -46,8 +53,11 @@ async def test_cache_index_jobs_and_logs_on_a_disk_that_takes_nothing(start: Sta
             await asyncio.sleep(1)  # long enough for a document in work to meet the disk
             assert (await child.ask("GET", job, 200))["state"] == "running"
 
-        # As soon as there is room, what was accepted goes on by itself, and nothing refused is there.
+        # As soon as there is room the cache keeps again, what was accepted goes on by itself, nothing refused is there.
         world.becomes()
+        for text in (f"A text on a disk with error {errno.ENOSPC}.", "A text on a disk in order."):
+            assert not await is_cached(child, text)
+            assert await is_cached(child, text)
         async with asyncio.timeout(40):
             while (await child.ask("GET", job, 200))["state"] != "done":  # noqa: ASYNC110 - over HTTP
                 await asyncio.sleep(0.1)
@@ -56,6 +66,25 @@ async def test_cache_index_jobs_and_logs_on_a_disk_that_takes_nothing(start: Sta
         assert (await child.ask("GET", "/indexes/a", 200))["documents"]["ready"] == 8
         child.send(signal.SIGTERM)
         assert await child.ended() == 0
+
+
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
+async def test_a_full_disk_under_the_log_costs_lines_and_nothing_else(
+    model_folder: Path, tmp_path: Path, engine: str
+) -> None:
+    """Of the command itself: it starts, with the bars that it draws meanwhile, answers, and ends with its code."""
+    flags = [f"--model={model_folder}", f"--data-dir={tmp_path}", f"--engine={engine}"]
+    async with command(*flags, log=FULL) as service:
+        async with httpx.AsyncClient(base_url=await announced(service), timeout=60) as client:
+            assert (await client.post("/embed", json={"input": "a text"})).status_code == 200
+        service.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            assert await service.wait() == 0
+
+
+async def test_a_wrong_setting_has_its_code_where_nobody_can_be_told_of_it() -> None:
+    async with command("--kv-cache-gib=none", out=FULL, log=FULL) as service, asyncio.timeout(60):
+        assert await service.wait() == 2
 
 
 async def test_a_data_folder_that_cannot_be_written_ends_the_start_with_its_reason(start: Start, world: World) -> None:

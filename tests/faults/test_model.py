@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from grace_server import cli
 from grace_server.app import create_app
@@ -43,7 +44,15 @@ def renamed_tensor(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes().replace(b"model.norm.weight", b"model.nrom.weight", 1))
 
 
+def lost_tensor(folder: Path) -> None:
+    """vLLM would start without it, and serve what its memory happens to hold."""
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def other_shapes(folder: Path) -> None:
+    """vLLM would cut the tensors to them, and serve nonsense."""
     edit(folder, "config.json", intermediate_size=64)
 
 
@@ -56,6 +65,10 @@ def too_large_vocabulary(folder: Path) -> None:
     tokenizer = make_tokenizer(CHATML)
     tokenizer.add_tokens([f"word{i}" for i in range(500)])
     tokenizer.save_pretrained(folder)
+
+
+def too_small_vocabulary(folder: Path) -> None:
+    make_tokenizer(CHATML, vocab_size=300).save_pretrained(folder)
 
 
 def no_chat_template(folder: Path) -> None:
@@ -102,10 +115,15 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
     (cut_to_nothing, "model.safetensors is damaged or cut short"),
     (flipped_length, "model.safetensors is damaged or cut short"),
     (flipped_header, "model.safetensors is damaged or cut short"),
-    (renamed_tensor, "the weights lack model.norm.weight"),
-    (other_shapes, "the weights do not load"),
+    (renamed_tensor, "model.safetensors: the weights lack model.norm.weight"),
+    (lost_tensor, "model.safetensors: the weights lack model.layers.1.mlp.down_proj.weight"),
+    (
+        other_shapes,
+        "model.safetensors: the weights are not of config.json's model: model.layers.0.mlp.",
+    ),
     (lost_shard, "weights are missing: model-00002-of-00002.safetensors"),
     (too_large_vocabulary, "the tokenizer is another model's: it has ids up to"),
+    (too_small_vocabulary, "the tokenizer is another model's: it has no token of the ids at which the model ends"),
     (no_chat_template, "no chat template"),
     (broken_tokenizer, "the tokenizer does not load"),
     (nonsense_tokenizer, "the tokenizer does not load"),
@@ -117,13 +135,19 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
 @pytest.mark.parametrize(("breaks", "reason"), BROKEN, ids=[breaks.__name__ for breaks, _ in BROKEN])
 async def test_a_broken_model_ends_the_start_with_code_3_and_the_reason(
-    model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, breaks: Callable[[Path], None], reason: str
+    model_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    engine: str,
+    breaks: Callable[[Path], None],
+    reason: str,
 ) -> None:
     folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
     breaks(folder)
-    settings = Settings(model=str(folder), data_dir=tmp_path / "data", port=0, engine="transformers")
+    settings = Settings(model=str(folder), data_dir=tmp_path / "data", port=0, engine=engine)
     with caplog.at_level(logging.ERROR):
         assert await cli.serve(create_app(settings), settings, cli.listen(settings)) == 3
     [told] = [record for record in caplog.records if record.name == "grace.server"]

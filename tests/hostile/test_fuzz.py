@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
+from grace.representation import Rationale, Representation, Segment
+from grace_server import records
+from grace_server.index.manifest import Doubt, Manifest
 from tests.hostile.mutation import mutated
-from tests.hostile.targets import SEEDS, TARGETS
+from tests.hostile.targets import MANIFEST, RECORD, SEEDS, TARGETS, digested, prompter
 
 ROOT = Path(__file__).parents[2]
 SCALARS = (
@@ -50,6 +57,37 @@ VALUES = st.recursive(
 )
 
 
+COUNTS = st.integers(0, 2**31 - 1)
+RATIONALES = st.builds(
+    Rationale,
+    text=st.text(),
+    thinking=st.text(),
+    understanding=st.text(),
+    token_ids=st.lists(COUNTS, max_size=5).map(tuple),
+    finish_reason=st.sampled_from(["stop", "length"]),
+)
+
+
+@st.composite
+def representations(draw: st.DrawFn) -> Representation:
+    """Any that an engine could make, and many that none would."""
+    width = draw(st.integers(0, 4))
+    row = st.lists(st.floats(width=32), min_size=width, max_size=width)
+    source = st.sampled_from(["input", "template", "rationale"])
+    segments = draw(st.lists(st.builds(Segment, source, COUNTS, COUNTS, COUNTS), max_size=5))
+    sums = [draw(row) for _ in segments]
+    return Representation(
+        segments=tuple(segments),
+        sums=np.array(sums, np.float32).reshape(len(segments), width),
+        last=np.array(draw(row), np.float32),
+        rationale=draw(st.none() | RATIONALES),
+        prompt_tokens=draw(COUNTS),
+        input_tokens=draw(COUNTS),
+        completion_tokens=draw(COUNTS),
+        truncated=draw(st.booleans()),
+    )
+
+
 def as_bytes(value: Any) -> bytes:
     return json.dumps(value).encode()
 
@@ -68,6 +106,13 @@ def test_no_bytes_break_it(name: str) -> None:
     run()
 
 
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_a_search_starts_behind_the_door(name: str) -> None:
+    refused = [seed for seed in SEEDS[name] if not TARGETS[name](seed)]
+    assert len(refused) == (name == "vectors"), "every seed is taken, but for the numbers that are none"
+    assert max(map(len, SEEDS[name])) < 1000, "none is cut off by the short search below"
+
+
 @st.composite
 def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
     """Something valid with a few bytes changed, taken out or put in."""
@@ -76,6 +121,49 @@ def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
         at = draw(st.integers(0, len(data)))
         data[at : at + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
     return bytes(data)
+
+
+@given(made=representations())
+def test_what_is_read_from_the_cache_is_what_was_written(made: Representation) -> None:
+    found = records.decode(records.encode(made), prompter().job("A text."))
+    arrays = ("sums", "last")
+    for field in fields(Representation):
+        kept, given_out = getattr(made, field.name), getattr(found, field.name)
+        if field.name in arrays:
+            assert (given_out.shape, given_out.tobytes()) == (kept.shape, kept.tobytes())
+        elif field.name != "cached":
+            assert given_out == kept, field.name
+    assert found.cached
+
+
+@given(at=st.integers(0, len(digested(RECORD)) - 1), flipped=st.integers(1, 255))
+def test_a_record_with_one_byte_changed_is_damaged(at: int, flipped: int) -> None:
+    record = bytearray(digested(RECORD))
+    record[at] ^= flipped
+    with pytest.raises(records.Damaged):
+        records.decode(bytes(record), prompter().job("A text."))
+
+
+@pytest.mark.parametrize("told", ["[" * 100_000, '{"segments": []}', "null", "1" * 5000])
+def test_a_record_that_says_something_else_is_damaged_though_its_digest_fits(told: str) -> None:
+    arrays = {"sums": np.zeros((0, 2), np.float32), "last": np.zeros(2, np.float32)}
+    with pytest.raises(records.Damaged):
+        records.decode(digested(save(arrays, {"grace": told})), prompter().job("A text."))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("written_at", value) for value in (math.nan, math.inf, -1, 2**63, "now", None)),
+        *(("fingerprint", value) for value in (7, ["ab"], {})),
+        *(("rows", value) for value in (1.0, True, None, "1")),
+        ("sha256", None),
+    ],
+)
+def test_a_manifest_with_a_value_of_another_kind_is_not_believed(key: str, value: Any) -> None:
+    manifest = json.loads(MANIFEST.to_json())
+    with pytest.raises(Doubt):
+        Manifest.from_json(json.dumps({**manifest, key: value}).encode())
 
 
 @settings(deadline=None)

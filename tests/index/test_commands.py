@@ -129,6 +129,54 @@ def test_what_is_exported_is_built_again_equal(
         assert mine == other
 
 
+THEIRS = "f" * 32
+HALF = [0.5] * 64
+
+
+def lines(path: Path, *fingerprints: str | None) -> Path:
+    """Documents with vectors, each by a model, and a blank line among them."""
+    documents = [{"id": str(i), "vector": HALF, "fingerprint": one} for i, one in enumerate(fingerprints)]
+    path.write_text("\n\n".join(map(json.dumps, documents)))
+    return path
+
+
+def test_vectors_of_another_model_are_not_taken_into_an_index(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    ours = shell.prompter.checkpoint.fingerprint
+    capsys.readouterr()
+    source = lines(tmp_path / "theirs.jsonl", ours, None, THEIRS)
+    for command in (("import",), ("build", "--vectors"), ("build",)):
+        assert shell(*command, "--index", "a", source) == 1
+        told = capsys.readouterr().err
+        assert "theirs.jsonl, record 5, fingerprint" in told
+        assert ours in told
+        assert THEIRS in told
+    assert shell("import", "--index", "a", lines(tmp_path / "b.jsonl", None), "--fingerprint", THEIRS) == 1
+    told = capsys.readouterr().err
+    assert ours in told
+    assert THEIRS in told
+    for collection in shell.collection():
+        check(collection)
+        assert [document.id for document in collection.page()] == ["1", "2", "3"]
+        assert all(document.given == "text" for document in collection.page())
+
+
+@pytest.mark.parametrize("fingerprints", [("e" * 32, THEIRS), (None, THEIRS)])
+def test_vectors_of_two_models_make_no_index(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str], fingerprints: tuple[str | None, ...]
+) -> None:
+    source = lines(tmp_path / "mixed.jsonl", *fingerprints)
+    assert shell("import", "--index", "a", source) == 1
+    told = capsys.readouterr().err
+    assert "mixed.jsonl, record 3, fingerprint" in told
+    assert THEIRS in told
+    assert (fingerprints[0] or "one that is not known") in told
+    assert shell("import", "--index", "b", source, "--fingerprint", "d" * 32) == 1
+    assert "mixed.jsonl, record" in capsys.readouterr().err
+
+
 def test_an_index_is_restored_under_an_alias_and_compacted(shell: Shell, tmp_path: Path) -> None:
     shell("build", "--index", "a", written(tmp_path, ".jsonl"))
     assert shell("snapshot", "--index", "a", tmp_path / "a.tar") == 0

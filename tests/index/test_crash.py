@@ -108,6 +108,7 @@ def check_after_crash(folder: Path, ledger: Path, before: DictModel) -> DictMode
         collection = catalog.get("a")
         [held] = [m for m in (certain, possible) if agrees(collection, m)][:1] or [None]
         assert held is not None, "the collection is neither as acknowledged nor with the last change whole"
+        assert not catalog.unopened
         for one in catalog:
             assert verify(one) == Report((), ())
         assert not list((folder / "indexes").glob("new-*"))

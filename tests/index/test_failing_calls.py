@@ -72,6 +72,7 @@ def test_what_was_acknowledged_is_there_and_what_was_refused_is_not_half_there(
         except IndexNotFound:
             assert not any(kind == "held" for kind, _ in answers)
             return
+        assert not catalog.unopened
         for one in catalog:
             assert verify(one) == Report((), ())
         model, refused = DictModel(), []

@@ -19,12 +19,14 @@ from grace_server.errors import GenerationTimeout
 from grace_server.index import outcome
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
+from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.errors import IndexNotFound, StoreUnavailable
 from grace_server.index.faults import FaultPoint
 from grace_server.index.filters import compile_filter
 from grace_server.index.mapping import Maps
 from grace_server.index.model import Represent
+from grace_server.index.routes import collections
 from grace_server.index.settings import CollectionSettings
 from tests.index.conftest import OpenService
 from tests.server.conftest import until
@@ -236,3 +238,117 @@ async def test_the_queries_of_a_request_are_embedded_together(open_service: Open
         answer = await service.http.post("/search", json={"index": "a", "query": [f"text {i}" for i in range(20)]})
         assert len(answer.json()["results"]) == 20
         assert time.perf_counter() - began < 2  # one after the other: 4 s
+
+
+async def test_who_creates_one_index_at_the_same_time_is_told_of_one(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, create = threading.Barrier(3), Catalog.create
+
+    def at_once(*args: Any, **options: Any) -> Collection:  # all have seen by now that there is none
+        together.wait(10)
+        return create(*args, **options)
+
+    monkeypatch.setattr(Catalog, "create", at_once)
+    async with open_service() as service:
+        answers = await asyncio.gather(*(service.http.put("/indexes/a") for _ in range(3)))
+        assert sorted(answer.status_code for answer in answers) == [200, 200, 201]
+        monkeypatch.undo()
+        await service.http.put("/aliases/live", json={"index": "a"})
+        assert (await service.http.put("/indexes/live")).status_code == 409
+
+
+@pytest.mark.parametrize(("path", "status"), [("/indexes", 200), ("/indexes/a", 404)])
+async def test_an_index_that_goes_while_it_is_described_is_passed_over(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch, path: str, status: int
+) -> None:
+    async with open_service() as service:
+        for name in ("a", "b"):
+            await service.http.put(f"/indexes/{name}")
+        other = service.indexes.catalog.get("a")
+
+        def gone(collection: Collection) -> Any:
+            if collection is other:
+                service.indexes.catalog.delete("a")
+            return describe(collection)
+
+        monkeypatch.setattr(collections, "describe", gone)
+        answer = await service.http.get(path)
+        assert answer.status_code == status
+        assert [one["name"] for one in answer.json().get("data", [])] == (["b"] if status == 200 else [])
+
+
+async def test_where_the_data_lies_is_told_to_nobody(open_service: OpenService, tmp_path: Path) -> None:
+    async with open_service() as service:
+        await service.http.put("/indexes/a")
+        collection = service.indexes.catalog.get("a")
+        collection.doubts.append(f"maintenance: {OSError(28, 'full', str(collection.folder / 'checkpoints/base-1'))}")
+        described = await service.http.get("/indexes/a")
+        assert described.json()["doubts"] == ["maintenance: [Errno 28] full: 'checkpoints/base-1'"]
+        collection.store.close()
+        for verb, path in (("GET", "/indexes/a"), ("DELETE", "/indexes/a/documents/1")):
+            refused = await service.http.request(verb, path)
+            assert refused.status_code == 503
+            assert str(tmp_path) not in refused.text
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_write_that_ends_while_its_index_is_deleted_leaves_no_embedder_of_a_closed_store(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    async with open_service() as service, asyncio.timeout(30):
+        await service.http.put("/indexes/a")
+        collection, delete = service.indexes.catalog.get("a"), service.indexes.catalog.delete
+        loop, document = asyncio.get_running_loop(), {"id": "1", "text": "hello"}
+
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        def after_a_write(name: str) -> Collection:
+            writing = service.indexes.write(name, [document], wait=False)
+            asyncio.run_coroutine_threadsafe(writing, loop).result(10)
+            if not deleted:
+                monkeypatch.setattr(Path, "rename", refuse)
+            return delete(name)
+
+        monkeypatch.setattr(service.indexes.catalog, "delete", after_a_write)
+        answer = await service.http.delete("/indexes/a")
+        monkeypatch.undo()
+        if deleted:
+            assert answer.status_code == 200
+            assert collection.id not in service.indexes._embedders
+        else:  # it is there as before, and what was written is embedded
+            assert answer.status_code == 503
+            await until(lambda: service.engine.calls == 1)
+            again = await service.indexes.write("a", [document], wait=True)
+            assert again[0].done == 1
+
+
+def test_a_write_that_meets_the_end_of_the_store_is_done_or_refused(tmp_path: Path) -> None:
+    with two_indexes(tmp_path, Moment(FaultPoint.AFTER_COMMIT)) as (_, collection):
+        closing, tasks = threading.Thread(target=collection.store.close), collection.store._tasks
+
+        class Late:
+            """A queue to which a task comes as late as it can: the store is being closed."""
+
+            def put(self, task: Any) -> None:
+                if task is not None:
+                    closing.start()
+                    closing.join(0.2)
+                tasks.put(task)
+
+            def get(self) -> Any:
+                return tasks.get()
+
+        collection.store._tasks = Late()  # type: ignore[assignment]
+        ended = threading.Event()
+
+        def write() -> None:
+            collection.store.write(lambda _: None)
+            ended.set()
+
+        threading.Thread(target=write, daemon=True).start()
+        assert ended.wait(10)
+        closing.join(10)
+        with pytest.raises(StoreUnavailable):
+            collection.store.write(lambda _: None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from grace.representation import Job, Representation
+from grace_server.index.model import Represent
 from tests.index.conftest import OpenService
 
 
@@ -32,3 +34,28 @@ async def test_events_of_a_job_end_when_it_ends(open_service: OpenService) -> No
                 body = {"documents": [{"id": str(i), "text": f"Text {i}."}]}
                 job = (await service.http.post("/indexes/a/documents", json=body)).json()["job"]["id"]
                 assert "event: done" in (await service.http.get(f"/jobs/{job}/events")).text
+
+
+async def test_a_document_does_not_wait_for_the_one_before_it(open_service: OpenService) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    def slow(represent: Represent) -> Represent:
+        async def held(job: Job) -> Representation:
+            if "first" in job.text:
+                begun.set()
+                await released.wait()
+            return await represent(job)
+
+        return held
+
+    async with open_service(wrap=slow) as service, asyncio.timeout(10):
+        await service.http.put("/indexes/a")
+        body = {"documents": [{"id": "1", "text": "first"}]}
+        first = (await service.http.post("/indexes/a/documents", json=body)).json()["job"]["id"]
+        await begun.wait()
+        body = {"documents": [{"id": "2", "text": "second"}], "wait": True}
+        second = (await service.http.post("/indexes/a/documents", json=body)).json()["job"]
+        assert second["done"] == 1
+        assert (await service.http.get(f"/jobs/{first}")).json()["left"] == 1
+        released.set()
+        assert "event: done" in (await service.http.get(f"/jobs/{first}/events")).text

@@ -200,6 +200,29 @@ async def test_a_document_that_cannot_be_embedded_is_listed_and_found_by_words(o
         check(service.indexes.catalog.get("a"))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+async def test_a_vector_that_is_not_finite_is_a_reason_and_not_stored(open_service: OpenService, value: float) -> None:
+    def broken(represent: Represent) -> Represent:
+        async def sometimes(job: Job) -> Representation:
+            representation = await represent(job)
+            if "bridge" in job.text:
+                representation.sums[:, 0] = value
+            return representation
+
+        return sometimes
+
+    async with open_service(wrap=broken) as service:
+        settings = {"kind": "hnsw", "flat_limit": 1, "metric": "dot"}
+        await service.http.put("/indexes/a", json={"settings": settings})
+        body = {"documents": DOCUMENTS, "wait": True}
+        job = (await service.http.post("/indexes/a/documents", json=body)).json()["job"]
+        assert (job["done"], job["failures"]) == (2, [{"id": "bridge", "reason": "the vector is not finite"}])
+        collection = service.indexes.catalog.get("a")
+        collection.maintain()
+        assert (await service.http.get("/indexes/a")).json()["index_kind"] == "hnsw"
+        check(collection)
+
+
 async def test_a_full_engine_is_waited_for(open_service: OpenService) -> None:
     refusals = iter([True] * 5)
 

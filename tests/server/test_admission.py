@@ -199,6 +199,71 @@ async def test_who_is_waited_for_goes_before_background_work_and_finds_a_place(p
     all_released(metrics)
 
 
+async def test_background_work_waits_as_long_as_it_takes_and_is_no_refused_request(prompter: Prompter) -> None:
+    limits = replace(WIDE, running_requests=1, queued_requests=0, queue_timeout_s=0.02)
+    admission, engine, metrics = make(prompter, limits)
+    in_background.set(True)
+    await asyncio.gather(*(admission.represent(prompter.job(f"text {i}")) for i in range(6)))
+    assert engine.calls == 6
+    value = metrics.registry.get_sample_value
+    assert value("grace_queue_seconds_count") == 0
+    assert [value("grace_rejections_total", {"reason": r}) for r in ("queue_full", "queue_timeout")] == [0, 0]
+    all_released(metrics)
+
+
+async def test_background_work_that_waits_takes_no_place_in_the_queue(prompter: Prompter) -> None:
+    job = prompter.job("a text")
+    limits = replace(WIDE, running_requests=1, queued_requests=1, queued_tokens=job.tokens_needed)
+    admission, _, metrics = make(prompter, limits)
+    in_background.set(True)
+    behind = [asyncio.create_task(admission.represent(prompter.job("a text", sample=1 + i))) for i in range(4)]
+    in_background.set(False)
+    await asyncio.sleep(0.01)
+    assert metrics.registry.get_sample_value("grace_queued_requests") == 3
+    admission.check([job])
+    await admission.represent(job)
+    assert not all(task.done() for task in behind)
+    await asyncio.gather(*behind)
+    all_released(metrics)
+
+
+async def test_background_work_that_waits_ends_with_the_engine_and_when_it_is_told_to(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, seconds=30)
+    in_background.set(True)
+    tasks = [asyncio.create_task(admission.represent(prompter.job(f"text {i}"))) for i in range(5)]
+    await asyncio.sleep(0.01)
+    tasks[-1].cancel()
+    await asyncio.sleep(0.01)
+    assert tasks[-1].cancelled()
+    admission.fail()
+    results = await asyncio.gather(*tasks[:-1], return_exceptions=True)
+    assert [type(result) for result in results] == [EngineDown] * 4
+    all_released(metrics)
+
+
+async def test_documents_of_an_index_are_embedded_one_by_one_and_none_is_refused(serve: Serve) -> None:
+    service = await serve(seconds=0.05, queue_timeout_s=0.02, cache=False, engine="transformers")
+    await service.client.put("/indexes/a")
+    documents = [{"id": str(i), "text": f"text {i}"} for i in range(12)]
+    async with asyncio.timeout(20):
+        reply = await service.client.post("/indexes/a/documents", json={"documents": documents, "wait": True})
+    assert reply.json()["job"]["done"] == 12
+    assert service.engine.calls == 12
+    assert service.metric("grace_rejections_total", reason="queue_timeout") == 0
+
+
+async def test_a_stop_ends_background_work_that_waits_and_the_next_start_goes_on_with_it(serve: Serve) -> None:
+    service = await serve(seconds=30, cache=False, engine="transformers")
+    await service.client.put("/indexes/a")
+    documents = [{"id": str(i), "text": f"text {i}"} for i in range(40)]
+    job = (await service.client.post("/indexes/a/documents", json={"documents": documents})).json()["job"]["id"]
+    await until(lambda: service.metric("grace_queued_requests") > 0)
+    async with asyncio.timeout(20):
+        service = await serve(cache=False, engine="transformers")
+        while (await service.client.get(f"/jobs/{job}")).json()["done"] < 40:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.01)
+
+
 async def test_background_work_that_takes_more_than_its_share_is_let_in_alone(prompter: Prompter) -> None:
     job = prompter.job("a text")
     admission, engine, metrics = make(prompter, replace(WIDE, running_tokens=job.tokens_needed))

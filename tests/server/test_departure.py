@@ -36,13 +36,29 @@ async def test_a_plain_request_is_cancelled(serve: Serve, caplog: pytest.LogCapt
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_a_streamed_request_is_cancelled(serve: Serve) -> None:
+async def test_a_streamed_request_is_cancelled(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     service = await serve(seconds=4, live=True)
-    reader, writer = await connect(service, input="a text", stream=True)
-    await reader.readuntil(b"event: rationale")
-    writer.close()
-    await until(lambda: service.engine.cancelled == 1, seconds=3)
-    await until(lambda: service.metric("grace_running_requests") == 0)
+    with caplog.at_level(logging.INFO):
+        reader, writer = await connect(service, input="a text", stream=True)
+        await reader.readuntil(b"event: rationale")
+        writer.close()
+        await until(lambda: service.engine.cancelled == 1, seconds=3)
+        await until(lambda: service.metric("grace_running_requests") == 0)
+        # Its status went out long ago, as a 200.
+        await until(lambda: service.metric("grace_requests_total", route="/embed", status="499") == 1)
+    assert service.metric("grace_requests_total", route="/embed", status="200") == 0
+    assert service.metric("grace_cancelled_total") == 1
+    assert [record.__dict__["status"] for record in caplog.records if record.name == "grace.access"] == [499]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_stream_that_was_read_to_its_end_is_a_200(serve: Serve) -> None:
+    service = await serve(live=True)
+    for _ in range(20):
+        reader, writer = await connect(service, input="a text", stream=True)
+        await reader.readuntil(b"event: done")
+        writer.close()
+    await until(lambda: service.metric("grace_requests_total", route="/embed", status="200") == 20)
 
 
 async def test_all_texts_of_a_list_are_cancelled_queued_ones_too(serve: Serve) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from grace.engines.fake import FakeEngine
 from grace.errors import EngineDead
 from grace.prompt import Prompter
+from grace.representation import Job
+from grace_server.admission import Admission
+from grace_server.errors import QueueTimeout
 from grace_server.inflight import InFlight
 from grace_server.metrics import Metrics
-from tests.server.conftest import Serve
+from grace_server.stop import in_background
+from tests.server.conftest import Serve, until
+from tests.server.test_admission import WIDE, all_released
 
 
 async def test_identical_texts_are_generated_once(serve: Serve) -> None:
@@ -70,3 +76,57 @@ async def test_an_error_reaches_everyone_who_waits_and_is_not_kept(prompter: Pro
     with pytest.raises(EngineDead):
         await shared.represent(job)
     assert engine.calls == 2
+
+
+def begun_in_the_background(shared: InFlight, jobs: list[Job]) -> list[asyncio.Task[object]]:
+    async def embed(job: Job) -> object:
+        in_background.set(True)
+        return await shared.represent(job)
+
+    return [asyncio.create_task(embed(job)) for job in jobs]
+
+
+async def test_who_joins_what_waits_in_the_background_brings_it_forward(prompter: Prompter) -> None:
+    engine, metrics = FakeEngine(prompter, seconds_per_text=0.05), Metrics()
+    shared = InFlight(Admission(engine, replace(WIDE, running_requests=1), metrics), metrics)
+    jobs = [prompter.job(f"text {i}") for i in range(6)]
+    behind = begun_in_the_background(shared, jobs)
+    await asyncio.sleep(0.01)
+    assert metrics.registry.get_sample_value("grace_queued_requests") == 5
+    await shared.represent(jobs[-1])
+    assert [task.done() for task in behind[1:-1]] == [False] * 4
+    await asyncio.gather(*behind)
+    assert engine.calls == 6
+    all_released(metrics)
+
+
+async def test_who_joins_before_it_has_begun_to_wait_brings_it_forward_too(prompter: Prompter) -> None:
+    engine, metrics = FakeEngine(prompter, seconds_per_text=0.05), Metrics()
+    shared = InFlight(Admission(engine, replace(WIDE, running_requests=1), metrics), metrics)
+    jobs = [prompter.job(f"text {i}") for i in range(6)]
+    behind = begun_in_the_background(shared, jobs)
+    await asyncio.sleep(0)
+    await shared.represent(jobs[-1])
+    assert [task.done() for task in behind[1:-1]] == [False] * 4
+    await asyncio.gather(*behind)
+    all_released(metrics)
+
+
+async def test_who_joins_what_waits_in_the_background_is_promised_what_requests_are(prompter: Prompter) -> None:
+    engine, metrics = FakeEngine(prompter, seconds_per_text=30), Metrics()
+    admission = Admission(
+        engine, replace(WIDE, running_requests=1, queue_timeout_s=0.05, generate_timeout_s=60), metrics
+    )
+    shared = InFlight(admission, metrics)
+    jobs = [prompter.job(f"text {i}") for i in range(3)]
+    behind = begun_in_the_background(shared, jobs)
+    await asyncio.sleep(0.1)
+    with pytest.raises(QueueTimeout):
+        await shared.represent(jobs[1])
+    assert metrics.registry.get_sample_value("grace_rejections_total", {"reason": "queue_timeout"}) == 1
+    assert [task.done() for task in behind] == [False, True, False]
+    for task in behind:
+        task.cancel()
+    await asyncio.gather(*behind, return_exceptions=True)
+    await until(lambda: engine.cancelled == 1)
+    all_released(metrics)

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from typing import Any
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.types import Message
 
-from tests.server.conftest import Serve, until
+from grace.engines.fake import FakeEngine
+from grace.prompt import Prompter
+from grace.representation import Representation
+from grace_server.admission import Admission, Limits
+from grace_server.errors import ApiError, EngineDown, GenerationTimeout
+from grace_server.metrics import Metrics
+from grace_server.stop import Item, items_of
+from tests.server.conftest import Serve, Service, until
+
+LIMITS = Limits(1, 10_000, 100, 1_000_000, queue_timeout_s=5, generate_timeout_s=5)
 
 
 def events(body: str) -> list[tuple[str, dict[str, Any]]]:
@@ -90,3 +105,164 @@ async def test_what_fails_later_is_an_event_with_the_envelope(serve: Serve) -> N
     assert found[-1][0] == "error"
     assert found[-1][1]["error"].keys() == {"message", "type", "param", "code"}
     assert found[-1][1]["error"]["code"] == "engine_down"
+
+
+async def test_an_engine_that_takes_too_long_is_an_event_too_and_no_error_of_the_service(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await serve(seconds=8, live=True, generate_timeout_s=3)
+    found = await streamed(service.client, input="a text")
+    assert [name for name, _ in found] == ["rationale", "error"]
+    assert found[-1][1]["error"]["code"] == "generation_timeout"
+    await until(lambda: service.metric("grace_requests_total", route="/embed", status="200") == 1)
+    assert (service.engine.cancelled, service.metric("grace_running_requests")) == (1, 0)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@dataclass
+class SlowClient:
+    """Takes the first piece, or the head, then nothing until it is told to go on, as one whose buffers are full."""
+
+    service: Service
+    takes: str = "http.response.body"
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    stuck: bool = False
+    body: bytes = b""
+    complete: bool = False
+
+    async def ask(self) -> None:
+        """The application as uvicorn runs it, which speaks ASGI 2.3: a stream is sent by a task of its own."""
+        content = json.dumps({"input": "a text", "stream": True}).encode()
+        request = iter([{"type": "http.request", "body": content, "more_body": False}])
+
+        async def receive() -> Message:
+            if (message := next(request, None)) is None:
+                await self.left.wait()
+                return {"type": "http.disconnect"}
+            return message
+
+        async def send(message: Message) -> None:
+            self.body += message.get("body", b"")
+            if message["type"] == self.takes and not self.goes_on.is_set():
+                self.stuck = True
+                await self.goes_on.wait()
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self.complete = True
+                self.left.set()
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/embed",
+            "raw_path": b"/embed",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        await self.service.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("ends", ["too late", "dead"])
+async def test_who_reads_slowly_learns_all_the_same_how_it_ended(serve: Serve, ends: str) -> None:
+    service = await serve(seconds=4, generate_timeout_s=2.5 if ends == "too late" else 600)
+    client = SlowClient(service)
+    asking = asyncio.create_task(client.ask())
+    await until(lambda: client.stuck)
+    if ends == "dead":
+        service.engine.kill()
+    await until(lambda: service.metric("grace_running_requests") == 0)
+    assert not asking.done(), "its own task has nothing to do with the engine's"
+    client.goes_on.set()
+    await asking
+    assert client.complete
+    found = events(client.body.decode())
+    assert {name for name, _ in found[:-1]} == {"rationale"}
+    assert found[-1][0] == "error"
+    assert found[-1][1]["error"]["code"] == {"too late": "generation_timeout", "dead": "engine_down"}[ends]
+
+
+async def test_who_reads_slowly_holds_no_place_in_the_engine(serve: Serve) -> None:
+    service = await serve(seconds=0.1, max_running_requests=1, cache=False)
+    client = SlowClient(service)
+    asking = asyncio.create_task(client.ask())
+    await until(lambda: client.stuck)
+    assert (await service.embed(input="another text"))["data"]
+    client.goes_on.set()
+    await asking
+    assert [name for name, _ in events(client.body.decode())] == ["rationale"] * 4 + ["embedding", "done"]
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """What ends only when the collector comes by does not end at once."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("takes", ["http.response.start", "http.response.body"])
+async def test_who_leaves_while_he_reads_slowly_ends_the_writing_at_once(serve: Serve, takes: str) -> None:
+    service = await serve(seconds=20)
+    before = asyncio.all_tasks()
+    client = SlowClient(service, takes)
+    with no_garbage_collection():
+        asking = asyncio.create_task(client.ask())
+        await until(lambda: client.stuck)
+        client.left.set()
+        await until(lambda: service.engine.cancelled == 1, seconds=2)
+        await asking
+        await until(lambda: asyncio.all_tasks() <= before, seconds=2)
+    assert service.metric("grace_running_requests") == 0
+    assert service.metric("grace_cancelled_total") == 1
+
+
+def admitted(prompter: Prompter, *, seconds: float, limits: Limits = LIMITS) -> tuple[Admission, FakeEngine, Metrics]:
+    engine, metrics = FakeEngine(prompter, seconds_per_text=seconds), Metrics()
+    return Admission(engine, limits, metrics), engine, metrics
+
+
+async def in_another_task(items: AsyncIterator[Item]) -> Item:
+    async def following() -> Item:
+        return await anext(items)
+
+    return await asyncio.create_task(following())
+
+
+@pytest.mark.parametrize(
+    ("end", "error"), [(lambda _: None, GenerationTimeout), (Admission.fail, EngineDown)], ids=["timeout", "death"]
+)
+async def test_what_ends_the_writing_is_an_error_of_the_stream_whoever_reads_it(
+    prompter: Prompter, end: Callable[[Admission], None], error: type[ApiError]
+) -> None:
+    """Its first piece is read by the task of the request, the others by the one that sends them."""
+    limit_s = 3 if error is GenerationTimeout else 60
+    admission, engine, metrics = admitted(prompter, seconds=8, limits=replace(LIMITS, generate_timeout_s=limit_s))
+    async with items_of(admission, prompter.job("a text")) as items:
+        assert await anext(items) == "<think>"
+        end(admission)
+        await until(lambda: metrics.registry.get_sample_value("grace_running_requests") == 0)
+        with pytest.raises(error):
+            await in_another_task(items)
+    assert engine.cancelled == 1
+
+
+async def test_a_stream_ends_with_the_representation_and_leaves_no_task(prompter: Prompter) -> None:
+    admission, engine, metrics = admitted(prompter, seconds=0.05)
+    before = asyncio.all_tasks()
+    job = prompter.job("a text")
+    *pieces, last = [item async for item in admission.stream(job)]
+    expected = [item async for item in engine.stream(job)]
+    assert pieces == expected[:-1]
+    assert isinstance(last, Representation)
+    for read in (0, 1, 4):
+        async with aclosing(cast("Any", admission.stream(job))) as items:
+            for _ in range(read):
+                await anext(items)
+    assert asyncio.all_tasks() == before
+    assert metrics.registry.get_sample_value("grace_running_requests") == 0

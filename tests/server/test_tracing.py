@@ -183,6 +183,14 @@ async def test_a_client_that_leaves_ends_its_spans(serve: Serve) -> None:
     assert dict(house.named("generate").attributes or {})["error.type"] == "CancelledError"
 
 
+async def test_a_client_that_leaves_in_the_midst_of_a_stream_ends_its_spans(serve: Serve) -> None:
+    house = await traced(serve, seconds=20, live=True)
+    async with house.service.client.stream("POST", "/embed", json={"input": "x", "stream": True}) as reply:
+        await anext(reply.aiter_lines())
+    await until(lambda: len(house.spans()) == 3)
+    assert dict(house.named("POST /embed").attributes or {})["error.type"] == "client_closed_request"
+
+
 async def test_a_stream_is_traced_to_its_end(serve: Serve) -> None:
     house = await traced(serve, seconds=0.2)
     reply = await house.service.client.post("/embed", json={"input": "x", "stream": True})

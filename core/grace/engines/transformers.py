@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from tokenizers.decoders import DecodeStream
 
+from grace import weights
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble_states
 from grace.errors import CheckpointError, EngineError
@@ -82,6 +83,7 @@ class TransformersEngine:
     def _load(self) -> None:
         from transformers import AutoModelForCausalLM
 
+        weights.check(self._checkpoint)
         try:
             model, told = AutoModelForCausalLM.from_pretrained(
                 str(self._checkpoint.folder),
@@ -90,9 +92,8 @@ class TransformersEngine:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"{self._checkpoint.name}: the weights do not load: {error}") from error
-        if told["missing_keys"]:  # Transformers would make them up
-            names = ", ".join(sorted(told["missing_keys"])[:5])
-            raise CheckpointError(f"{self._checkpoint.name}: the weights lack {names}")
+        if told["missing_keys"]:  # of a model that the check passes over; Transformers would make them up
+            raise CheckpointError(f"{self._checkpoint.folder}: {weights.lack(told['missing_keys'])}")
         self._model = model.to(self._device).eval()
 
     @torch.inference_mode()

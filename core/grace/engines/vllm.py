@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tokenizers.decoders import DecodeStream
 
-from grace import prompt
+from grace import prompt, weights
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble
 from grace.engines.watchdog import silence
@@ -38,6 +38,10 @@ _GIB = 2**30
 # Of the key-value cache on a CPU, in float32. vLLM's own are of 128 tokens, and only whole blocks are read from the
 # cache: an instruction of 20 tokens would be run again for every text.
 _CPU_BLOCK_TOKENS = 16
+# Of vLLM's arguments those under which the weights, or the config, are not read as they lie in the folder.
+_READ_OTHERWISE = frozenset(
+    {"config_format", "hf_config_path", "hf_overrides", "load_format", "model", "model_weights", "quantization"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,8 @@ class VllmEngine:
         from vllm.v1.metrics.loggers import PrometheusStatLogger
 
         _check_version()
+        if not _READ_OTHERWISE & set(self._options.extra):
+            weights.check(self._checkpoint)
         arguments = AsyncEngineArgs(**self.engine_arguments(on_cpu))
         try:
             config = arguments.create_engine_config()

@@ -20,6 +20,7 @@ from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from grace.engines.host_sums import HostSums
 from grace.engines.probes import Probes
 from grace.engines.segment_sums import Pooled, SegmentSums, Sums
+from grace.streams import lose_what_cannot_be_written
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
@@ -47,6 +48,7 @@ class GraceWorker(Worker):
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load the weights and make room for the sums."""
+        lose_what_cannot_be_written()  # bars follow, and on a full disk the first one would end this process
         super().load_model(*args, **kwargs)
         self._limits, self._reached = {}, {}
         if not self._holds_the_states():

@@ -6,7 +6,8 @@
     <data>/indexes/{new,trash}-<id>/     half created or half deleted: removed at the next start
 
 A folder per collection: a snapshot is one file, deleting is one rename, damage and writes stay apart. Names are never
-part of a path, so none can lead out of the folder.
+part of a path, so none can lead out of the folder. One that cannot be opened is left alone, its name is not given away,
+and the others are served.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import os
 import re
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from grace_server.index import reading
 from grace_server.index.collection import Collection
 from grace_server.index.durable import sync_folder
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, IndexNotFound, InvalidValue, StoreFull, StoreLocked, StoreUnavailable
 from grace_server.index.settings import CollectionSettings
+from grace_server.index.unopened import Unopened, is_damage
 
 log = logging.getLogger("grace.index")
 
@@ -41,8 +45,7 @@ class Catalog:
 
     Raises:
         StoreLocked: another process has the folder.
-        StoreUnavailable: the folder cannot be written.
-        StoreDamaged: the database of a collection cannot be read.
+        StoreUnavailable: the folder cannot be written, or a collection cannot be opened for no fault of its own.
     """
 
     def __init__(self, data_dir: Path, edges: Edges) -> None:
@@ -66,6 +69,7 @@ class Catalog:
             raise StoreUnavailable(f"{data_dir} cannot be the data folder: {error.strerror or error}") from error
         self._changing = threading.RLock()
         self._collections: dict[str, Collection] = {}  # by id of the folder
+        self._unopened: dict[str, Unopened] = {}  # the same
         try:
             self._open_all()
         except BaseException:
@@ -75,11 +79,17 @@ class Catalog:
     def __iter__(self) -> Iterator[Collection]:
         return iter(sorted(self._collections.values(), key=lambda collection: collection.name))
 
+    @property
+    def unopened(self) -> list[Unopened]:
+        """Collections that are there and not served."""
+        return list(self._unopened.values())
+
     def get(self, name: str) -> Collection:
         """The collection of a name or an alias.
 
         Raises:
             IndexNotFound: there is none.
+            StoreDamaged: it cannot be opened, or one whose name cannot be read may be it.
         """
         if (found := self._find(name)) is None:
             raise IndexNotFound(f"there is no index {name[:80]!r}", param="index")
@@ -96,12 +106,11 @@ class Catalog:
 
         Raises:
             InvalidValue: not a name.
-            Conflict: the name is taken.
+            Conflict, StoreDamaged: the name is taken.
         """
         check_name(name)
         with self._changing:
-            if self._find(name) is not None:
-                raise Conflict(f"there is an index or an alias {name!r} already", param="index")
+            self.check_free(name)
             token = self.edges.new_id()
             half = self.folder / f"{NEW}{token}"
             try:
@@ -114,18 +123,39 @@ class Catalog:
                         fingerprint=fingerprint,
                         edges=self.edges,
                     )
-                    return self.adopt(half)
+                    return self.adopt(half, name)
             except BaseException:
                 shutil.rmtree(half, ignore_errors=True)
                 raise
 
-    def adopt(self, half: Path) -> Collection:
-        """Give a complete folder named `new-<id>` its place, and open it."""
+    def check_free(self, name: str) -> None:
+        """See that a new collection may have a name.
+
+        Raises:
+            Conflict: an index or an alias has it.
+            StoreDamaged: one has it that cannot be opened, or one whose name cannot be read may have it.
+        """
+        if self._find(name) is not None:
+            raise Conflict(f"there is an index or an alias {name!r} already", param="index")
+
+    def adopt(self, half: Path, name: str) -> Collection:
+        """Give a complete folder named `new-<id>` its place, and open it. It is there afterwards, or it is not.
+
+        Killed within, the process leaves a complete collection, as if nobody had heard that it was made.
+
+        Raises:
+            Conflict, StoreDamaged: the name is taken.
+        """
         with self._changing:
+            self.check_free(name)
             sync_folder(half)
             folder = half.rename(self.folder / half.name.removeprefix(NEW))
-            sync_folder(self.folder)
-            collection = Collection.open(folder, self.edges)
+            try:
+                sync_folder(self.folder)
+                collection = Collection.open(folder, self.edges)
+            except BaseException as error:
+                self._take_back(folder, name, error)
+                raise
             self._collections[folder.name] = collection
             return collection
 
@@ -146,7 +176,7 @@ class Catalog:
                     sync_folder(self.folder)
             except BaseException:
                 if collection.folder.exists():
-                    self._collections[collection.folder.name] = Collection.open(collection.folder, self.edges)
+                    self._open_again(collection)
                 raise
             try:
                 collection.index.discard()
@@ -164,9 +194,10 @@ class Catalog:
         check_name(alias)
         with self._changing:
             collection = self.get(target)
-            if any(c.name == alias for c in self):
+            if any(c.name == alias for c in (*self, *self.unopened)):
                 raise Conflict(f"{alias!r} is the name of an index", param="alias")
             claims = [stamp for c in self for stamp in c.aliases().values()]
+            claims += [stamp for c in self.unopened for stamp in c.aliases.values()]
             # First the new claim, then the old one goes: in between both stand, and the higher stamp wins.
             collection.set_alias(alias, max(claims, default=0) + 1)
             for other in self:
@@ -196,22 +227,79 @@ class Catalog:
             if folder.name.startswith((NEW, TRASH)):
                 shutil.rmtree(folder)
                 continue
-            self._collections[folder.name] = Collection.open(folder, self.edges)
+            try:
+                self._collections[folder.name] = Collection.open(folder, self.edges)
+            except Exception as error:
+                if not is_damage(error):
+                    log.error("the index in %s cannot be opened: %s", folder, error)
+                    raise
+                self._leave_alone(Unopened.by(error, folder))
+        for name, number in Counter(collection.name for collection in self).items():
+            if number > 1:
+                self._keep_one([collection for collection in self if collection.name == name])
+
+    def _keep_one(self, twins: list[Collection]) -> None:
+        """Of collections of one name, serve the one that was written to; of several, the newest."""
+        kept, *others = sorted(
+            twins, key=lambda c: (c.store.read(reading.last_seq) > 0, c.created_at, c.folder.name), reverse=True
+        )
+        for other in others:
+            aliases = other.aliases()
+            del self._collections[other.folder.name]
+            other.close()
+            reason = f"that in {FOLDER}/{kept.folder.name} has the same name and is served: move one of them away"
+            self._leave_alone(Unopened(other.folder, other.name, aliases, reason))
+
+    def _take_back(self, folder: Path, name: str, error: BaseException) -> None:
+        """Remove what nobody will be told of; where that fails too, keep its name."""
+        try:
+            trash = folder.rename(self.folder / f"{TRASH}{folder.name}")
+        except OSError:
+            self._leave_alone(Unopened.by(error, folder, name=name))
+        else:
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def _open_again(self, collection: Collection) -> None:
+        """Open what could not be deleted; where that fails too, keep its name."""
+        try:
+            self._collections[collection.folder.name] = Collection.open(collection.folder, self.edges)
+        except Exception as error:  # noqa: BLE001 - the caller is told why it could not be deleted
+            self._leave_alone(Unopened.by(error, collection.folder, name=collection.name))
+
+    def _leave_alone(self, one: Unopened) -> None:
+        self._unopened[one.folder.name] = one
+        log.error("index %s is left alone in %s: %s", one.name or "of a name unknown", one.folder, one.reason)
 
     def _find(self, name: str) -> Collection | None:
-        claims: list[tuple[int, Collection]] = []
-        for collection in list(self._collections.values()):
-            if collection.name == name:
-                return collection
+        opened = list(self._collections.values())
+        # Names first, which no database need be asked for: the trouble of one is not another's.
+        if own := next((collection for collection in opened if collection.name == name), None):
+            return own
+        claims: list[tuple[int, Collection | Unopened]] = []
+        trouble: StoreUnavailable | None = None
+        for collection in opened:
             try:
                 stamp = collection.aliases().get(name)
-            except StoreUnavailable:
-                if self.has(collection):
-                    raise
-                continue  # deleted a moment ago
+            except StoreUnavailable as error:
+                if self.has(collection):  # not deleted a moment ago
+                    trouble = error
+                continue
             if stamp is not None:
                 claims.append((stamp, collection))
-        return max(claims, key=lambda claim: claim[0])[1] if claims else None
+        unopened = self.unopened
+        if named := next((one for one in unopened if one.name == name), None):
+            raise named.refusal(name)
+        claims += [(one.aliases[name], one) for one in unopened if name in one.aliases]
+        if not claims:
+            if trouble is not None:
+                raise trouble
+            if nameless := next((one for one in unopened if one.name is None), None):
+                raise nameless.refusal(name)
+            return None
+        found = max(claims, key=lambda claim: claim[0])[1]
+        if isinstance(found, Unopened):
+            raise found.refusal(name)
+        return found
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grace_server.index import approximate
 from grace_server.index.approximate import FAISS_VERSION, Base
-from grace_server.index.durable import TEMPORARY, Steps, sha256_of, write_durably
+from grace_server.index.durable import TEMPORARY, Steps, bytes_in, sha256_of, write_durably
 from grace_server.index.faults import FaultPoint, Faults
 from grace_server.index.manifest import FORMAT, Doubt, Manifest
 from grace_server.index.settings import CollectionSettings
@@ -154,7 +154,7 @@ class Checkpoints:
     @property
     def bytes(self) -> int:
         """Size of all files."""
-        return sum(file.stat().st_size for file in self._folder.glob("base-*")) if self._folder.exists() else 0
+        return bytes_in(self._folder, "base-*")
 
     def _found(self) -> Iterator[tuple[int, Path]]:
         """Numbers and manifests, newest first."""

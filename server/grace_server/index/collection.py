@@ -5,6 +5,7 @@ A write is committed, applied to the index and then acknowledged; if applying fa
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,12 +93,6 @@ class Collection:
     ) -> None:
         """Write the database of a new, empty collection."""
         folder.mkdir(parents=True)
-        store = Store(
-            folder / DATABASE,
-            clock=edges.clock,
-            create=True,
-            faults=edges.faults,
-        )
         values = {
             "id": edges.new_id(),
             "name": name,
@@ -108,8 +103,8 @@ class Collection:
         }
         if fingerprint is not None:
             values["fingerprint"] = fingerprint
-        store.write(lambda c: c.executemany("INSERT INTO setting VALUES (?, ?)", values.items()) and None)
-        store.close()
+        with contextlib.closing(Store(folder / DATABASE, clock=edges.clock, create=True, faults=edges.faults)) as store:
+            store.write(lambda c: c.executemany("INSERT INTO setting VALUES (?, ?)", values.items()) and None)
 
     @classmethod
     def open(cls, folder: Path, edges: Edges) -> Collection:
@@ -209,7 +204,7 @@ class Collection:
 
     def aliases(self) -> dict[str, int]:
         """Other names of this collection, with the stamp of when each was given."""
-        return self.store.read(lambda c: dict(c.execute("SELECT name, stamp FROM alias")))
+        return self.store.read(reading.aliases)
 
     def set_alias(self, name: str, stamp: int | None) -> None:
         """Take a name, or give it up if `stamp` is None."""

@@ -21,7 +21,7 @@ from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.description import describe
 from grace_server.index.document import Document
-from grace_server.index.errors import IndexNotFound, InvalidValue
+from grace_server.index.errors import FingerprintMismatch, IndexNotFound, InvalidValue
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
 from grace_server.index.settings import CollectionSettings, chosen_for, with_defaults
@@ -52,12 +52,14 @@ async def build(
     """Read a source into a collection, made if it is not there. Killed, the same call resumes.
 
     Raises:
-        InvalidValue: a record is no document; all before it are in.
+        InvalidValue: a record is no document, or its vector is another model's; all before it are in.
+        FingerprintMismatch: `fingerprint` is not the collection's.
     """
     documents = read_documents(source, columns)
     total = await asyncio.to_thread(count_documents, source)
     async with open_model() if open_model else nullcontext() as model:
         collection, documents = _collection(catalog, name, documents, settings, model, fingerprint)
+        documents = _of_one_model(documents, collection)
         with tqdm(total=total, unit="document", disable=quiet, desc=name) as bar:
             if model is not None:
                 model.check(collection)
@@ -140,10 +142,14 @@ def _collection(
     fingerprint: str | None,
 ) -> tuple[Collection, Iterator[dict[str, Any]]]:
     try:
-        return catalog.get(name), documents
+        collection = catalog.get(name)
     except IndexNotFound:
         pass
+    else:
+        _check_model(name, fingerprint, collection.fingerprint)
+        return collection, documents
     if model is not None:
+        _check_model(name, fingerprint, model.fingerprint)
         settings = chosen_for(model.checkpoint.config, chosen)
         settings, dimensions = with_defaults(settings, hidden_size=model.checkpoint.hidden_size)
         return catalog.create(name, settings, dimensions=dimensions, fingerprint=model.fingerprint), documents
@@ -153,6 +159,26 @@ def _collection(
     settings, made_by = CollectionSettings(**chosen), fingerprint or first.get("fingerprint")
     collection = catalog.create(name, settings, dimensions=len(first["vector"]), fingerprint=made_by)
     return collection, chain([first], documents)
+
+
+def _check_model(name: str, said: str | None, fingerprint: str | None) -> None:
+    if said is not None and said != fingerprint:
+        raise FingerprintMismatch(f"--fingerprint: {_differ(said, name, fingerprint)}", param="fingerprint")
+
+
+def _of_one_model(documents: Iterator[dict[str, Any]], collection: Collection) -> Iterator[dict[str, Any]]:
+    """The documents, as long as those vectors that say whose they are were made by the collection's model."""
+    for document in documents:
+        made_by = document.get("fingerprint")
+        if document.get("vector") and made_by and made_by != collection.fingerprint:
+            differ = _differ(made_by, collection.name, collection.fingerprint)
+            raise InvalidValue(f"{document['place']}, fingerprint: {differ}", param="source")
+        yield document
+
+
+def _differ(made_by: object, name: str, fingerprint: str | None) -> str:
+    theirs = fingerprint or "one that is not known"
+    return f"the vectors are by model {made_by}, those of index {name!r} by {theirs}: the two do not compare"
 
 
 def _batches(documents: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from grace_server.index import reading
 from grace_server.index.approximate import kind_of
 from grace_server.index.collection import DATABASE, Collection
+from grace_server.index.durable import bytes_in
 from grace_server.index.settings import CollectionSettings
 
 
@@ -47,13 +49,14 @@ def describe(collection: Collection, *, clock: Callable[[], float] = time.time) 
         index_tombstones=0 if local is None else local.tombstones,
         bytes=bytes_of(collection),
         checkpoint_age_s=None if manifest is None else max(0.0, clock() - manifest.written_at),
-        doubts=tuple(collection.doubts),
+        # Where the folder lies is nobody's business who asks over HTTP; the system's errors name their files in full.
+        doubts=tuple(doubt.replace(f"{collection.folder}{os.sep}", "") for doubt in collection.doubts),
     )
 
 
 def bytes_of(collection: Collection) -> int:
     """Size on disk of all its files."""
-    return sum(f.stat().st_size for f in collection.folder.glob(f"{DATABASE}*")) + collection.checkpoints.bytes
+    return bytes_in(collection.folder, f"{DATABASE}*") + collection.checkpoints.bytes
 
 
 def _kind(collection: Collection) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,3 +82,13 @@ def sha256_of(path: Path) -> str:
     """Of a file's contents, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bytes_in(folder: Path, pattern: str) -> int:
+    """Size of a folder's files of some pattern. What goes while it is looked at takes no room, the folder included."""
+    size = 0
+    with suppress(FileNotFoundError):
+        for file in folder.glob(pattern):
+            with suppress(FileNotFoundError):
+                size += file.stat().st_size
+    return size

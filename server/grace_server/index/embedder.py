@@ -1,21 +1,26 @@
 """The background work of one collection: documents that wait for their vectors, oldest first.
 
 Whatever is waiting is a row in SQLite, so a restart resumes it. What cannot be embedded is
-recorded with the reason; a full or absent engine is waited for.
+recorded with the reason; a full or absent engine, and a store that cannot be used, are waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
-from grace_server.errors import ApiError
 from grace_server.index.collection import Collection
 from grace_server.index.model import Model
 from grace_server.index.outcome import RETRY_S, Outcome, outcome_of, rest
 from grace_server.index.reading import Pending
 from grace_server.stop import in_background
+
+log = logging.getLogger("grace.index")
+Result = TypeVar("Result")
 
 GATHER_S = 0.005  # answers that arrive together are committed together
 RATE_WINDOW_S = 30.0
@@ -68,44 +73,46 @@ class Embedder:
                 if free := self._concurrency - len(working):
                     for waiting in await self._pending(limit=free, skip=list(working.values())):
                         working[asyncio.create_task(outcome_of(self._model, self._collection, waiting))] = waiting.label
-                if not working:
-                    await self._waiting.wait()
-                    continue
-                await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.sleep(GATHER_S)
-                done = [task for task in working if task.done()]
-                await self._store([(working.pop(task), task.result()) for task in done])
+                await self._news(working)
+                if any(task.done() for task in working):
+                    await asyncio.sleep(GATHER_S)
+                    done = [task for task in working if task.done()]
+                    await self._store([(working.pop(task), task.result()) for task in done])
         finally:
             for task in working:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)
 
+    async def _news(self, working: Iterable[asyncio.Task[Outcome]]) -> None:
+        """Until a document is done, or one may have come: it need not wait for those that are being embedded."""
+        woken = asyncio.create_task(self._waiting.wait())
+        try:
+            await asyncio.wait([*working, woken], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+
     async def _pending(self, *, limit: int, skip: list[int]) -> list[Pending]:
-        delay = RETRY_S
-        while True:
-            try:
-                return await asyncio.to_thread(self._collection.pending, limit=limit, skip=skip)
-            except ApiError as error:
-                delay = await rest(delay, error.retry_after)
+        return await self._insist(lambda: self._collection.pending(limit=limit, skip=skip))
 
     async def _store(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
-        made, failures = [], []
+        made = [outcome for _, outcome in outcomes if not isinstance(outcome, str)]
+        if made:
+            await self._insist(lambda: self._collection.embedded(made, fingerprint=self._model.fingerprint))
         for label, outcome in outcomes:
             if isinstance(outcome, str):
-                failures.append((label, outcome))
-            else:
-                made.append(outcome)
-        delay = RETRY_S
-        while True:
-            try:
-                if made:
-                    await asyncio.to_thread(self._collection.embedded, made, fingerprint=self._model.fingerprint)
-                    made = []
-                while failures:
-                    await asyncio.to_thread(self._collection.failed, *failures[-1])
-                    failures.pop()
-                break
-            except ApiError as error:  # the disk is full: what was computed is not thrown away
-                delay = await rest(delay, error.retry_after)
+                await self._insist(partial(self._collection.failed, label, outcome))
         self._finished.append((self._monotonic(), len(outcomes)))
         self._on_progress()
+
+    async def _insist(self, work: Callable[[], Result]) -> Result:
+        """Do it on a thread, again and again until the store takes it: what was computed is not thrown away."""
+        delay, told = RETRY_S, ""
+        while True:
+            try:
+                return await asyncio.to_thread(work)
+            except Exception as error:  # noqa: BLE001 - the disk is full, or worse; nobody else would go on
+                words = f"{type(error).__name__}: {error}"
+                if words != told:
+                    log.warning("embedding for index %s waits for its store: %s", self._collection.name, words)
+                told = words
+                delay = await rest(delay, getattr(error, "retry_after", None))

@@ -24,14 +24,17 @@ def show(catalog: Catalog, metrics: Metrics, *, clock: Callable[[], float] = tim
     )
     for gauge in gauges:
         gauge.clear()
+    metrics.unopened_indexes.set(len(catalog.unopened))
     for collection in catalog:
+        manifest, local = collection.manifest, collection.local
         try:
             waiting, jobs = collection.store.read(_unfinished)
+            # Vectors elsewhere are counted here: a machine that is away must not take the metrics with it.
+            rows = collection.store.read(_ready) if local is None else len(local)
         except StoreUnavailable:  # deleted just now
             continue
-        manifest, local = collection.manifest, collection.local
         values = (
-            len(collection.index),
+            rows,
             waiting,
             0 if local is None else local.tombstones,
             bytes_of(collection),
@@ -47,3 +50,8 @@ def _unfinished(connection: Connection) -> tuple[int, int]:
     waiting = connection.execute("SELECT count(*) FROM document WHERE state = 'pending'").fetchone()[0]
     jobs = connection.execute("SELECT count(*) FROM job WHERE finished_at IS NULL").fetchone()[0]
     return waiting, jobs
+
+
+def _ready(connection: Connection) -> int:
+    """Documents with a vector."""
+    return int(connection.execute("SELECT count(*) FROM document WHERE state = 'ready'").fetchone()[0])

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from grace_server import tracing
 from grace_server.index import searching
@@ -31,6 +32,8 @@ Result = TypeVar("Result")
 
 SEARCH_THREADS = max(2, os.cpu_count() or 2)
 MAINTENANCE_S = 2.0  # between two looks at whether an index is due for a merge
+MAINTENANCE = "maintenance: "  # how a doubt about it begins
+LONGEST_REST_S = 600.0  # of an index whose maintenance fails, before it is tried again
 EMBEDDINGS_AT_ONCE = 32  # per collection; the stops before the engine decide how many really run
 
 
@@ -85,36 +88,44 @@ class Indexes:
         checkpoint = self.model.checkpoint
         settings, dimensions = with_defaults(settings, hidden_size=checkpoint.hidden_size)
 
-        def create() -> tuple[Collection, bool]:
+        def equal() -> Collection | None:
             existing = next((c for c in self.catalog if c.name == name), None)
-            if existing is not None:
-                if existing.settings != settings or existing.fingerprint != checkpoint.fingerprint:
-                    raise Conflict(
-                        f"there is an index {name!r} with other settings or of another model: delete it first, or "
-                        "take another name",
-                        param="name",
-                    )
+            if existing is None:
+                return None
+            if existing.settings != settings or existing.fingerprint != checkpoint.fingerprint:
+                raise Conflict(
+                    f"there is an index {name!r} with other settings or of another model: delete it first, or "
+                    "take another name",
+                    param="name",
+                )
+            return existing
+
+        def create() -> tuple[Collection, bool]:
+            if (existing := equal()) is not None:
                 return existing, False
-            made = self.catalog.create(name, settings, dimensions=dimensions, fingerprint=checkpoint.fingerprint)
+            try:
+                made = self.catalog.create(name, settings, dimensions=dimensions, fingerprint=checkpoint.fingerprint)
+            except Conflict:
+                if (existing := equal()) is None:
+                    raise  # an alias has the name
+                return existing, False  # somebody else made it since
             return made, True
 
         collection, new = await asyncio.to_thread(create)
-        self._employ(collection)
+        if self.catalog.has(collection):  # not deleted since
+            self._employ(collection)
         return collection, new
 
     async def delete(self, name: str) -> None:
-        """Delete a collection."""
+        """Delete a collection. A caller who leaves does not stop that."""
         collection = self.catalog.get(name)
         if collection.name == name and collection.id in self._embedders:
             _, task = self._embedders.pop(collection.id)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        try:
-            await asyncio.to_thread(self.catalog.delete, name)
-        except Exception:  # not where the caller leaves: then it is being deleted all the same
-            for kept in self.catalog:
-                self._employ(kept)  # it is there as before, and goes on
-            raise
+        deleting = asyncio.create_task(asyncio.to_thread(self.catalog.delete, name))
+        deleting.add_done_callback(lambda done: self._deleted(collection, done))
+        await asyncio.shield(deleting)
 
     async def write(self, name: str, documents: Sequence[Mapping[str, Any]], *, wait: bool) -> tuple[IndexJob, Change]:
         """Write documents; they are durable when this returns. `wait` for their vectors, too.
@@ -184,15 +195,18 @@ class Indexes:
         return await asyncio.get_running_loop().run_in_executor(self._searches, work)
 
     def _find_job(self, job: str) -> tuple[Collection, IndexJob]:
+        trouble: StoreUnavailable | None = None
         for collection in self.catalog:
             try:
                 found = collection.job(job)
-            except StoreUnavailable:
-                if self.catalog.has(collection):
-                    raise
-                continue  # deleted a moment ago
+            except StoreUnavailable as error:
+                if self.catalog.has(collection):  # not deleted a moment ago
+                    trouble = error
+                continue
             if found is not None:
                 return collection, found
+        if trouble is not None:
+            raise trouble  # it may be one of that collection's
         raise JobNotFound(f"there is no job {job[:80]!r}", param="job")
 
     def _written(self, collection: Collection, writing: asyncio.Task[tuple[str, Change]]) -> None:
@@ -201,9 +215,19 @@ class Indexes:
         if self.catalog.has(collection):
             self._employ(collection).wake()
 
+    def _deleted(self, collection: Collection, deleting: asyncio.Task[Collection]) -> None:
+        if not self.catalog.has(collection) and collection.id in self._embedders:
+            # A write that ended before the collection was out of sight has employed one again: its store is closed.
+            _, task = self._embedders.pop(collection.id)
+            task.cancel()
+        if not deleting.cancelled() and deleting.exception() is not None:
+            for kept in self.catalog:
+                self._employ(kept)  # it is there as before, and goes on
+
     def _employ(self, collection: Collection) -> Embedder:
         """The embedder of a collection; of one built by another model it only waits."""
-        if collection.id not in self._embedders:
+        held = self._embedders.get(collection.id)
+        if held is None or held[1].done():
             embedder = Embedder(
                 collection,
                 self.model,
@@ -228,19 +252,30 @@ class Indexes:
         task.add_done_callback(self._told.discard)
 
     async def _maintain(self) -> None:
-        """Keep the vector indexes in shape, one at a time, beside searches and writes."""
+        """Keep the vector indexes in shape, one at a time, beside searches and writes.
+
+        One whose maintenance fails is left alone for twice as long each time: what fails may fail for ever.
+        """
         loop = asyncio.get_running_loop()
+        failed: WeakKeyDictionary[Collection, tuple[float, float]] = WeakKeyDictionary()  # rest, and its end
         while True:
             for collection in list(self.catalog):
-                if collection.due() is None:
+                rested, until = failed.get(collection, (MAINTENANCE_S, 0.0))
+                if collection.due() is None or self._monotonic() < until:
                     continue
                 try:
                     await loop.run_in_executor(self._builds, collection.maintain)
                 except Stopped:
                     continue
                 except Exception as error:  # noqa: BLE001 - searches go on as before; `describe` tells
-                    collection.doubts.append(f"maintenance: {error}")
-                    log.warning("maintenance of index %s failed: %s", collection.name, error)
+                    # The last failure alone: one that repeats itself would fill the list.
+                    earlier = [doubt for doubt in collection.doubts if not doubt.startswith(MAINTENANCE)]
+                    collection.doubts = [*earlier, f"{MAINTENANCE}{error}"]
+                    rests = min(2 * rested, LONGEST_REST_S)
+                    failed[collection] = rests, self._monotonic() + rests
+                    log.warning("maintenance of index %s failed, next in %g s: %s", collection.name, rests, error)
+                else:
+                    failed.pop(collection, None)
             await asyncio.sleep(MAINTENANCE_S)
 
 

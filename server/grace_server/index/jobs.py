@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,3 +100,17 @@ def cancel(connection: Connection, job: str, *, now: float) -> None:
 def forget_old(connection: Connection, *, before: float) -> None:
     """Drop records of jobs that finished before a moment, but for those that hold the reasons of failures."""
     connection.execute("DELETE FROM job WHERE finished_at < ? AND failed = 0", (before,))
+
+
+def take_new_ids(connection: Connection, new_id: Callable[[], str]) -> None:
+    """Make the jobs of a copied database its own: nobody asks for those that are done, the others get new ids.
+
+    A job is looked for by its id alone, in every collection: two of one id would be taken for each other.
+    """
+    forget_old(connection, before=math.inf)
+    connection.execute("PRAGMA defer_foreign_keys = ON")  # until the commit: failures go with their job
+    for (old,) in connection.execute("SELECT id FROM job").fetchall():
+        new = new_id()
+        connection.execute("UPDATE job SET id = ? WHERE id = ?", (new, old))
+        connection.execute("UPDATE job_failure SET job = ? WHERE job = ?", (new, old))
+        connection.execute("UPDATE document SET job = ? WHERE job = ?", (new, old))

@@ -29,7 +29,7 @@ async def open_indexes(
 
     Raises:
         StoreLocked: another process has the folder.
-        StoreDamaged: a collection's database cannot be read.
+        StoreUnavailable: it cannot be used.
     """
     catalog = await asyncio.to_thread(Catalog, data_dir, edges or Edges())
     indexes = Indexes(catalog, Model(represent, prompter, checkpoint, max_input_chars))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 FORMAT = 2  # of checkpoint and manifest; another number is thrown away and rebuilt, never read
+_END_OF_TIME = 2**63
 
 
 class Doubt(Exception):
@@ -54,6 +55,8 @@ class Manifest:
         texts = (manifest.file, manifest.sha256, manifest.collection, manifest.settings, manifest.faiss_version)
         if not all(type(number) is int for number in whole) or not all(isinstance(text, str) for text in texts):
             raise Doubt("the manifest has values of the wrong type")
-        if not isinstance(manifest.written_at, int | float):
+        if not isinstance(manifest.fingerprint, str | None) or not isinstance(manifest.written_at, int | float):
             raise Doubt("the manifest has values of the wrong type")
+        if not 0 <= manifest.written_at < _END_OF_TIME:  # nor NaN: its age is told
+            raise Doubt("the manifest was written at no time")
         return manifest

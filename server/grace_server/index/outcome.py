@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
+
 from grace.errors import EngineDead, EngineError, GraceError
 from grace_server.errors import ApiError, GenerationTimeout
 from grace_server.index.model import Configured, Model
@@ -45,11 +47,13 @@ async def rest(delay: float, told: float | None) -> float:
     return min(delay * 2, LONGEST_RETRY_S)
 
 
-async def _embed(model: Model, collection: Configured, waiting: Pending) -> Embedded:
+async def _embed(model: Model, collection: Configured, waiting: Pending) -> Outcome:
     settings = collection.settings
     made = await model.embed(
         collection, waiting.text, role="document", mode=settings.document_mode, given=waiting.rationale
     )
+    if not np.isfinite(made.vector).all():
+        return "the vector is not finite"  # nobody could search with it, and no index be built that holds it
     sums = None if settings.sums == "none" else made.representation.sums
     if sums is not None and settings.sums == "float16":
         # Sums of many tokens could pass what half precision can hold; explanations know no common factor.

@@ -190,6 +190,11 @@ def settings(connection: Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT key, value FROM setting"))
 
 
+def aliases(connection: Connection) -> dict[str, int]:
+    """Other names of the collection, with the stamp of when each was given."""
+    return dict(connection.execute("SELECT name, stamp FROM alias"))
+
+
 def _labels(connection: Connection, sql: str, parameters: Sequence[Any]) -> Labels:
     """Selected labels, ascending, each once."""
     return np.unique(np.fromiter((row[0] for row in connection.execute(sql, parameters)), dtype=np.int64))

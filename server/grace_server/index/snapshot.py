@@ -15,14 +15,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from grace_server.index import reading
+from grace_server.index import jobs, reading
 from grace_server.index.catalog import NEW, Catalog, check_name
 from grace_server.index.collection import DATABASE, Collection
 from grace_server.index.durable import Steps, sha256_of, write_durably
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, StoreDamaged
 from grace_server.index.faults import FaultPoint
-from grace_server.index.store import Store
+from grace_server.index.store import Connection, Store
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -84,19 +84,19 @@ def restore_snapshot(catalog: Catalog, path: Path, name: str) -> Collection:
     """Make a new collection out of a snapshot.
 
     Raises:
-        StoreDamaged: it is no snapshot, damaged, or holds a database with things of its own (triggers, views).
+        StoreDamaged: it is no snapshot, damaged, or holds a database with things of its own (triggers, views); or an
+            index that cannot be opened has the name.
         Conflict: the name is taken.
     """
     check_name(name)
-    if any(c.name == name or name in c.aliases() for c in catalog):
-        raise Conflict(f"there is an index or an alias {name!r} already", param="name")
+    catalog.check_free(name)
     half = catalog.folder / f"{NEW}{catalog.edges.new_id()}"
     half.mkdir()
     try:
         _unpack(path, half / DATABASE)
         _adapt(half, name, catalog.edges)
         catalog.edges.faults(FaultPoint.RESTORE_RENAME)
-        return catalog.adopt(half)
+        return catalog.adopt(half, name)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
@@ -176,12 +176,12 @@ def _adapt(half: Path, name: str, edges: Edges) -> None:
             raise StoreDamaged("the snapshot's database has another schema than ours", retry_after=None)
         if complaints := store.complaints():
             raise StoreDamaged(f"the snapshot's database is damaged: {complaints[0]}", retry_after=None)
-        store.write(
-            lambda c: (
-                c.executemany("UPDATE setting SET value = ? WHERE key = ?", [(edges.new_id(), "id"), (name, "name")])
-                and c.execute("DELETE FROM alias")
-                and None
-            )
-        )
+        store.write(lambda c: _rename(c, name, edges.new_id))
     finally:
         store.close()
+
+
+def _rename(connection: Connection, name: str, new_id: Callable[[], str]) -> None:
+    connection.executemany("UPDATE setting SET value = ? WHERE key = ?", [(new_id(), "id"), (name, "name")])
+    connection.execute("DELETE FROM alias")
+    jobs.take_new_ids(connection, lambda: f"job-{new_id()}")

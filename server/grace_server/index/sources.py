@@ -32,7 +32,7 @@ class Columns:
 
 
 def read_documents(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
-    """The documents of a file or a folder, in an order that never changes.
+    """The documents of a file or a folder, in an order that never changes. `place` says where each was.
 
     Raises:
         InvalidValue: of an unknown kind, or a record that is no document; names file and line.
@@ -95,6 +95,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
         "rationale": record.get("rationale") or None,
         "vector": record.get("vector"),
         "fingerprint": record.get("fingerprint"),
+        "place": where,
     }
 
 
@@ -149,7 +150,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
 def _folder(path: Path) -> Iterator[dict[str, Any]]:
     for file in _files(path):
         name = file.relative_to(path).as_posix()
-        yield {"id": name, "text": file.read_text(encoding="utf-8", errors="replace"), "metadata": {"path": name}}
+        text = file.read_text(encoding="utf-8", errors="replace")
+        yield {"id": name, "text": text, "metadata": {"path": name}, "place": name}
 
 
 def _files(path: Path) -> Iterator[Path]:

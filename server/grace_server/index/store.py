@@ -30,6 +30,7 @@ Task = tuple[Callable[[Connection], Any], Callable[[Any], None], "Future[Any]"]
 APPLICATION_ID = 0x47524143  # "GRAC": what `file` shows, and what keeps a foreign database out
 BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 16_384  # per connection
+CLOSED = "the index was closed or deleted just now"
 
 
 class Store:
@@ -49,6 +50,9 @@ class Store:
         self._readers: queue.LifoQueue[Connection] = queue.LifoQueue()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._closed = False
+        # Held for a look at `_closed` and what follows from it: after the end of the queue nothing is put, and nobody
+        # waits for it.
+        self._closing = threading.Lock()
         if not create and (not path.exists() or path.stat().st_size == 0):
             raise StoreDamaged(f"{path.name} is missing or empty: restore a snapshot")
         with translated(path):
@@ -72,9 +76,10 @@ class Store:
             Exception: whatever `work` raises; the transaction was rolled back.
         """
         done: Future[Result] = Future()
-        if self._closed:
-            raise StoreUnavailable(f"{self.path} is closed")
-        self._tasks.put((work, then, done))
+        with self._closing:
+            if self._closed:
+                raise StoreUnavailable(CLOSED)
+            self._tasks.put((work, then, done))
         return done.result()
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
@@ -86,7 +91,7 @@ class Store:
     def reading(self) -> Iterator[Connection]:
         """A connection that sees one consistent state for as long as the block lasts, and cannot write."""
         if self._closed:
-            raise StoreUnavailable(f"{self.path} is closed")
+            raise StoreUnavailable(CLOSED)
         with translated(self.path):
             connection = self._reader()
             try:
@@ -95,10 +100,11 @@ class Store:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                if self._closed:
-                    connection.close()  # `close` leaves a connection in use to the one who uses it
-                else:
-                    self._readers.put(connection)
+                with self._closing:
+                    if self._closed:
+                        connection.close()  # `close` leaves a connection in use to the one who uses it
+                    else:
+                        self._readers.put(connection)
 
     def copy_to(self, path: Path) -> None:
         """A compact copy of the database as it is now. `path` must not exist."""
@@ -145,10 +151,11 @@ class Store:
 
     def close(self) -> None:
         """Finish what is queued, then close. A second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._tasks.put(None)
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._tasks.put(None)
         self._thread.join()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -220,7 +227,7 @@ def translated(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_BUSY:
                 raise StoreUnavailable(f"the store cannot be used: {error}") from error
             case 0 if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-                raise StoreUnavailable("the index was closed or deleted just now") from error
+                raise StoreUnavailable(CLOSED) from error
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 raise StoreDamaged(f"{path.name} is damaged ({error}): restore a snapshot") from error
             case _:
@@ -237,7 +244,8 @@ def _migrate(connection: Connection, clock: Callable[[], float]) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if tables and application != APPLICATION_ID:
         raise StoreDamaged("this database was not made by GRACE")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    if application != APPLICATION_ID:  # to set it writes a page, also where it is the same
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migration "
         "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at REAL NOT NULL) STRICT"

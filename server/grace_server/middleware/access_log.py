@@ -27,16 +27,19 @@ class AccessLog:
         begin = time.perf_counter()
         record = logs.Record(request_id=scope["state"]["request_id"])
         logs.current.set(record)
-        status = CLIENT_LEFT
+        status, complete = CLIENT_LEFT, False
 
         async def send_and_note(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, send_and_note)
+            if not complete:  # and nothing failed: who asked left in the midst of a stream, whose status had gone out
+                status = CLIENT_LEFT
         except Exception as error:  # noqa: BLE001 - the last stop: whatever it is, the client gets an envelope
             logs.failure(error, record.request_id, log_texts=self._log_texts)
             if status == CLIENT_LEFT:

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from grace_server import logs
-from grace_server.errors import Unauthorized, respond
+from grace_server.errors import Unauthorized
 from grace_server.metrics import Metrics
+from grace_server.middleware.refusal import refuse
 
 
 class Auth:
@@ -30,10 +30,7 @@ class Auth:
             return
         error = Unauthorized("this service asks for a key: send 'Authorization: Bearer <key>' with a valid one")
         self._metrics.rejections.labels("unauthorized").inc()
-        if record := logs.current.get():
-            record.error = error.code
-        # Its body, if it has one, is not read: the connection cannot be used again.
-        await respond(error, headers={"connection": "close"})(scope, receive, send)
+        await refuse(error, scope, receive, send)
 
     def _knows(self, scope: Scope) -> bool:
         value = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

@@ -7,16 +7,15 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from grace_server import logs
-from grace_server.errors import ApiError, Departed, Malformed, RequestTimeout, TooLarge, UnsupportedEncoding, respond
+from grace_server.errors import ApiError, Departed, Malformed, RequestTimeout, TooLarge, UnsupportedEncoding
 from grace_server.metrics import Metrics
+from grace_server.middleware.refusal import refuse
 
 # An escaped character of JSON: a pair of surrogates, a surrogate by itself, or anything else behind a backslash.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
 _RAW_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
-_DISCARDED_BYTES, _DISCARD_S = 64 * 2**20, 5
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
@@ -35,19 +34,30 @@ class Body:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        unread = True
+
+        async def receive_and_note() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message.get("more_body", False)
+            return message
+
         try:
             _refuse_compressed(scope)
             async with asyncio.timeout(self._timeout_s):
-                body = await self._read(scope, receive)
+                body = await self._read(scope, receive_and_note)
             body = mend(body)
         except Departed:
             return
         except TimeoutError:
             limit = f"{self._timeout_s:g} s (body_timeout_s)"
-            await self._refuse(RequestTimeout(f"the body took more than {limit}"), scope, receive, send)
+            late = RequestTimeout(f"the body took more than {limit}")
+            await refuse(late, scope, receive, send, unread=False)  # the rest has had its time
             return
         except ApiError as error:
-            await self._refuse(error, scope, receive, send)
+            if error.status == 413:
+                self._metrics.rejections.labels("too_large").inc()
+            await refuse(error, scope, receive, send, unread=unread)
             return
         message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
@@ -60,17 +70,9 @@ class Body:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-        if error.status == 413:
-            self._metrics.rejections.labels("too_large").inc()
-        if record := logs.current.get():
-            record.error = error.code
-        await respond(error, headers={"connection": "close"})(scope, receive, send)
-
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max_bytes):
-            await _discard(scope, receive)
             raise self._too_large()
         chunks, size, more = [], 0, True
         while more:
@@ -81,8 +83,6 @@ class Body:
             size += len(chunks[-1])
             more = message.get("more_body", False)
             if size > self._max_bytes:
-                if more:
-                    await _discard(scope, receive)
                 raise self._too_large()
         return b"".join(chunks)
 
@@ -95,22 +95,6 @@ class Body:
 def _refuse_compressed(scope: Scope) -> None:
     if any(name == b"content-encoding" and value.lower() not in (b"", b"identity") for name, value in scope["headers"]):
         raise UnsupportedEncoding("compressed bodies are not accepted: send it without content-encoding")
-
-
-async def _discard(scope: Scope, receive: Receive) -> None:
-    """Read on for a while before the connection is closed: a client that is still sending would not see the answer."""
-    if any(name == b"expect" for name, _ in scope["headers"]):
-        return  # it waits to be asked for the body
-    left = _DISCARDED_BYTES
-    try:
-        async with asyncio.timeout(_DISCARD_S):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
 
 
 def mend(body: bytes) -> bytes:

@@ -26,19 +26,21 @@ class Trace:
             record = logs.current.get() or logs.Record()
             record.trace_id, record.span_id = opened.trace_id, opened.span_id
             status: int | None = None
+            complete = False
 
             async def send_and_note(message: Message) -> None:
-                nonlocal status
+                nonlocal status, complete
                 if message["type"] == "http.response.start":
                     status = message["status"]
                 await send(message)
+                complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
             try:
                 await self._app(scope, receive, send_and_note)
             except Exception as error:
                 _finish(opened, scope, record, status or 500, error=type(error).__qualname__)
                 raise
-            _finish(opened, scope, record, status, error=record.error or None)
+            _finish(opened, scope, record, status if complete else None, error=record.error or None)
 
 
 def _finish(opened: RequestSpan, scope: Scope, record: logs.Record, status: int | None, *, error: str | None) -> None:

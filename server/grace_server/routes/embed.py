@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from grace.pooling import Pooling
 from grace.representation import Mode, Role
@@ -175,8 +175,7 @@ async def embed_route(body: EmbedRequest, request: Request) -> Response:
         signer_of(house)  # refused before anything is computed
     if body.stream:
         shown = embed_stream.Shown(body.encoding_format, explain, body.audit)
-        events = await embed_stream.begin(house, body.texts(), options, body.given(), shown)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return await embed_stream.begin(house, body.texts(), options, body.given(), shown)
     embedded = await embed(house, body.texts(), options, body.given())
     dimensions = options.dimensions if explain else None
     audited = records(house, body.texts(), options, embedded, wanted=body.audit)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from grace.representation import Job, Representation
 from grace_server import logs
@@ -26,13 +29,30 @@ class Shown:
     audit: bool
 
 
+class Events(StreamingResponse):
+    """Events, and the scope they come out of.
+
+    A response that is cancelled while it sends lets go of its iterator, nothing more: until that is collected, the
+    engine would go on writing for a client who has left.
+    """
+
+    def __init__(self, events: AsyncIterator[bytes], scope: AsyncExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._scope = scope
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them, and close the scope however that ends."""
+        async with self._scope:
+            await super().__call__(scope, receive, send)
+
+
 async def begin(
     house: House,
     texts: Sequence[str],
     options: Options,
     rationales: Sequence[str] | None,
     shown: Shown,
-) -> AsyncIterator[bytes]:
+) -> Events:
     """Wait for the first piece, then hand over the events: what fails until then still has a status of its own."""
     if len(texts) > 1:
         raise InvalidValue(f"stream takes one input, not {len(texts)}", param="stream")
@@ -41,8 +61,9 @@ async def begin(
     [(job,)] = await make_jobs(house, texts, options, rationales)
     async with AsyncExitStack() as stack:
         items = await stack.enter_async_context(items_of(house.front, job))
-        first = await anext(items)
-        return _events(house, texts[0], job, options, shown, first, items, stack.pop_all())
+        events = _events(house, texts[0], job, options, shown, await anext(items), items)
+        await stack.enter_async_context(aclosing(events))
+        return Events(events, stack.pop_all())
     raise AssertionError("unreachable")
 
 
@@ -54,27 +75,25 @@ async def _events(
     shown: Shown,
     first: Item,
     rest: AsyncIterator[Item],
-    scope: AsyncExitStack,
-) -> AsyncIterator[bytes]:
-    async with scope:
-        try:
-            item: Item | None = first
-            while item is not None:
-                if isinstance(item, Representation):
-                    for event in _last_events(house, text, job, item, options, shown):
-                        yield event
-                else:
-                    yield _event("rationale", {"index": 0, "delta": item})
-                item = await anext(rest, None)
-        except Exception as error:  # noqa: BLE001 - the status is sent already: the error can only be an event
-            record = logs.current.get()
-            request_id = record.request_id if record else ""
-            told = translate(error, request_id)
-            if record:
-                record.error = told.code
-            if told.status == 500:
-                logs.failure(error, request_id, log_texts=house.settings.log_texts)
-            yield _event("error", envelope(told))
+) -> AsyncGenerator[bytes, None]:
+    try:
+        item: Item | None = first
+        while item is not None:
+            if isinstance(item, Representation):
+                for event in _last_events(house, text, job, item, options, shown):
+                    yield event
+            else:
+                yield _event("rationale", {"index": 0, "delta": item})
+            item = await anext(rest, None)
+    except Exception as error:  # noqa: BLE001 - the status is sent already: the error can only be an event
+        record = logs.current.get()
+        request_id = record.request_id if record else ""
+        told = translate(error, request_id)
+        if record:
+            record.error = told.code
+        if told.status == 500:
+            logs.failure(error, request_id, log_texts=house.settings.log_texts)
+        yield _event("error", envelope(told))
 
 
 def _last_events(

@@ -66,7 +66,7 @@ def test_what_it_promises_holds_against_a_server(built: Path, address: str):
 def test_its_package_holds_what_runs_and_nothing_else(built: Path):
     [packed] = json.loads(run("npm", "pack", "--json", cwd=built))
     names = {entry["path"] for entry in packed["files"]}
-    assert {"dist/index.js", "dist/index.d.ts", "README.md", "package.json"} <= names
+    assert {"dist/index.js", "dist/index.d.ts", "README.md", "LICENSE", "package.json"} <= names
     assert not [name for name in names if name.startswith(("test", "node_modules", "scripts"))]
     told = json.loads((built / "package.json").read_text())
     assert "dependencies" not in told

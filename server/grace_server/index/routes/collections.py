@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field
 
 from grace.representation import Mode
 from grace_server.errors import problems
+from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.description import describe
+from grace_server.index.errors import IndexNotFound, StoreUnavailable
 from grace_server.index.routes.shapes import Strict, indexes_of
 from grace_server.index.settings import CollectionSettings, Durability, Kind, Metric, Quantization, Sums, chosen_for
 
@@ -116,13 +118,19 @@ async def create_index(request: Request, response: Response, name: str, body: In
 @router.get("/indexes")
 async def list_indexes(request: Request) -> IndexList:
     """All indexes, by name."""
-    return IndexList(data=[await _described(collection) for collection in indexes_of(request).catalog])
+    catalog = indexes_of(request).catalog
+    described = [await _described_if_there(catalog, collection) for collection in catalog]
+    return IndexList(data=[one for one in described if one is not None])
 
 
 @router.get("/indexes/{name}", responses=problems(404))
 async def describe_index(request: Request, name: str) -> IndexOut:
     """Sizes, states and settings of an index."""
-    return await _described(indexes_of(request).catalog.get(name))
+    catalog = indexes_of(request).catalog
+    described = await _described_if_there(catalog, catalog.get(name))
+    if described is None:
+        raise IndexNotFound(f"there is no index {name[:80]!r}", param="index")
+    return described
 
 
 @router.delete("/indexes/{name}", responses=problems(404, 409))
@@ -144,6 +152,15 @@ async def remove_alias(request: Request, alias: str) -> dict[str, Any]:
     """Give an alias up. Doing it twice is no error."""
     await asyncio.to_thread(indexes_of(request).catalog.remove_alias, alias)
     return {"object": "alias", "alias": alias, "deleted": True}
+
+
+async def _described_if_there(catalog: Catalog, collection: Collection) -> IndexOut | None:
+    try:
+        return await _described(collection)
+    except StoreUnavailable:
+        if catalog.has(collection):
+            raise
+        return None  # deleted a moment ago
 
 
 async def _described(collection: Collection) -> IndexOut:
