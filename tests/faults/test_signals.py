@@ -61,6 +61,9 @@ async def test_sigterm_under_load_loses_nothing_that_vllm_or_an_index_accepted(
             documents = [{"id": f"d{i}", "text": f"River {i} rises in the hills."} for i in range(200)]
             uploaded = await client.post("/indexes/a/documents", json={"documents": documents})
             assert uploaded.status_code == 202
+            async with asyncio.timeout(60):
+                while await taken(client) + sum(task.done() for task in accepted) < len(accepted):
+                    await asyncio.sleep(0.05)  # some are still on their way to the service
             assert not all(task.done() for task in accepted)
             service.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.2)
@@ -79,6 +82,12 @@ async def test_sigterm_under_load_loses_nothing_that_vllm_or_an_index_accepted(
         while (await restarted.client.get(job)).json()["state"] != "done":  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.1)
     assert (await restarted.client.get("/indexes/a")).json()["documents"]["ready"] == len(documents)
+
+
+async def taken(client: httpx.AsyncClient) -> int:
+    """Texts of requests that the service has let in and not answered; those of an index wait apart."""
+    gauges = dict(line.rsplit(" ", 1) for line in (await client.get("/metrics")).text.splitlines() if line[:1] != "#")
+    return int(float(gauges["grace_running_requests"]) + float(gauges["grace_queued_requests"]))
 
 
 async def keep_writing(child: Child, acknowledged: dict[str, str], jobs: set[str]) -> None:

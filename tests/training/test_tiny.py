@@ -230,7 +230,6 @@ def test_figures_are_computed_as_defined():
     gains = np.array([[3.0, 0.0, 1.0]])
     assert measure.ndcg_at_10(np.array([[3.0, 1.0, 2.0]]), gains) == pytest.approx(1.0)
     assert measure.ndcg_at_10(np.array([[1.0, 3.0, 2.0]]), gains) < 0.8
-    assert measure.spearman(np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 3.0, 3.0, 9.0])) == pytest.approx(1.0)
 
 
 def test_an_export_is_the_mean_of_the_stages_that_are_named(tmp_path: Path):
