@@ -9,9 +9,9 @@ client's share of a core stands beside the figures.
 Capacity is what a closed loop of as many callers as the engine has places gets answered a second. The bundled model,
 the service's own settings but for two: `max_running_requests` (one step) and `deadline_s` (5 s).
 
-Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of what a lower rate had reached, and that
-of what no cache answers at 0.9 of its peak; refusals come within 50 ms and say `Retry-After`; who was let in is
-answered in time; memory does not grow.
+Promises, past capacity: goodput (answers within the deadline) stays at 0.9 of what a lower rate had reached; refusals
+come within 50 ms and say `Retry-After`; who was let in is answered in time; memory does not grow. What of the goodput
+no cache answers is told apart: on two cores it gives way to reading and refusing.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def promises(curve: list[dict[str, Any]]) -> dict[str, Any]:
         "peak_goodput_per_s": max(goodput),
         "goodput_past_capacity": min(share for share, point in zip(kept, curve, strict=True) if point in past),
         "peak_worked_per_s": max(worked),
-        "worked_past_capacity": min(point["worked_per_s"] for point in past) / max(worked),
+        "worked_at": {f"{point['factor']:g}": point["worked_per_s"] / max(worked) for point in past},
         "refusal_ms_p50": max((point["refusal_ms_p50"] for point in refusing), default=None),
         "refusal_ms_p99": max((point["refusal_ms_p99"] for point in refusing), default=None),
         "refusals_with_retry_after": min(point["refusals_with_retry_after"] for point in past),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -63,11 +63,9 @@ class Prompter:
         if not isinstance(backend, Tokenizer):
             raise UnsupportedModel(f"{checkpoint.name}: its tokenizer is not a fast one, spans would be guesses")
         ids = frozenset(backend.get_vocab().values())
-        if (highest := max(ids, default=-1)) >= checkpoint.vocab_size:
-            raise CheckpointError(
-                f"{checkpoint.folder}: the tokenizer is another model's: it has ids up to {highest}, the model those "
-                f"below {checkpoint.vocab_size}"
-            )
+        added: dict[int, Any] = self.tokenizer.added_tokens_decoder
+        special = {i for i, token in added.items() if token.special}
+        self._check_highest(ids - special)  # Gemma 3 1B names an image's token, and has no states for it
         # One known id is enough: a config may keep ids of the model that this one was made from. Nor does it prove
         # anything that the tokenizer names another end: in whole families the two differ.
         ends = {i for i in checkpoint.end_ids if 0 <= i < checkpoint.vocab_size}
@@ -76,11 +74,11 @@ class Prompter:
                 f"{checkpoint.folder}: the tokenizer is another model's: it has no token of the ids at which the model "
                 f"ends ({', '.join(map(str, sorted(ends)))})"
             )
-        added: dict[int, Any] = self.tokenizer.added_tokens_decoder
         self._special_ids = frozenset(added)
         self._tag_ids = {str(t): i for i, t in added.items() if str(t) in (rationale.OPEN, rationale.CLOSE)}
         self._plain = _without_special_tokens(backend)
         self.templates: dict[Role, Template] = {role: self._template(role) for role in get_args(Role)}
+        self._check_highest(i for t in self.templates.values() for i in (*t.prefix, *t.suffix))
         config = checkpoint.config
         self.overhead = max(len(t.prefix) + len(t.suffix) for t in self.templates.values())
         room = checkpoint.context_tokens - self.overhead
@@ -197,6 +195,13 @@ class Prompter:
             segments.append(Segment("rationale", char, max(char, end), length))
             char = max(char, end)
         return segments
+
+    def _check_highest(self, ids: Iterable[int]) -> None:
+        if (highest := max(ids, default=-1)) >= self.checkpoint.vocab_size:
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: the tokenizer is another model's: it has ids up to {highest}, the model "
+                f"those below {self.checkpoint.vocab_size}"
+            )
 
     def _budget(self, requested: int | None, mode: Mode, given: str | None) -> int:
         if given is not None and mode == "direct":

@@ -16,7 +16,7 @@ from grace.errors import CheckpointError, InputTooLong, InvalidInput, Unsupporte
 from grace.prompt import MAX_SEGMENTS, Prompter, well_formed
 from grace.representation import Role, segment_text
 from tests.conftest import ModelFolder
-from tests.support.models import CHATML, CONFIG, NO_CONTENT, NO_SYSTEM, Family, make_model
+from tests.support.models import CHATML, CONFIG, NO_CONTENT, NO_SYSTEM, Family, make_model, make_tokenizer
 
 QWEN3_THINKS = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
 
@@ -184,6 +184,20 @@ def test_a_tokenizer_without_any_of_the_models_ends_is_another_models(tmp_path: 
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 699}))
     with pytest.raises(CheckpointError, match=r"it has no token of the ids at which the model ends \(690, 699\)"):
+        Prompter(Checkpoint.load(folder))
+
+
+def test_a_special_token_beyond_the_vocabulary_does_no_harm_unless_the_template_needs_it(tmp_path: Path) -> None:
+    folder = make_model(tmp_path)
+    tokenizer = make_tokenizer(CHATML)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    tokenizer.save_pretrained(folder)
+    prompter = Prompter(Checkpoint.load(folder))
+    job = prompter.job("What does <image_soft_token> mean?")
+    assert max(job.prompt_ids) < prompter.checkpoint.vocab_size
+    template = folder / "chat_template.jinja"
+    template.write_text("<image_soft_token>" + template.read_text())
+    with pytest.raises(CheckpointError, match="another model's: it has ids up to"):
         Prompter(Checkpoint.load(folder))
 
 

@@ -26,6 +26,7 @@ from grace.prompt import Prompter
 from grace_server import cli
 from grace_server.app import create_app
 from grace_server.settings import Settings
+from tests.faults.conftest import command
 from tests.server.conftest import until
 from tests.support.models import make_model
 
@@ -150,6 +151,23 @@ async def test_the_engine_goes_with_a_service_that_was_killed(talkative: Path, t
             if one.is_running():
                 one.kill()
         service.wait()
+
+
+@pytest.mark.slow
+async def test_sigterm_ends_a_service_whose_engine_hangs_while_it_loads(talkative: Path, tmp_path: Path) -> None:
+    async with command(f"--model={talkative}", f"--data-dir={tmp_path / 'data'}", log=tmp_path / "log") as service:
+
+        def engines() -> list[psutil.Process]:
+            return [one for one in psutil.Process(service.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+
+        await until(lambda: bool(engines()), seconds=180)
+        [engine] = engines()
+        engine.suspend()
+        await asyncio.sleep(1)  # the service waits for it
+        service.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            assert await service.wait() == 0
+    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
 
 
 async def is_ready(client: httpx.AsyncClient) -> bool:

@@ -58,12 +58,12 @@ async def test_sigterm_under_load_loses_nothing_that_vllm_or_an_index_accepted(
             settings = {"document_mode": "reason"}
             assert (await client.put("/indexes/a", json={"settings": settings})).status_code == 201
             accepted = [asyncio.create_task(client.post("/embed", json={"input": f"text {i}"})) for i in range(40)]
+            async with asyncio.timeout(60):  # some are still on their way to the service
+                while await taken(client) + sum(task.done() for task in accepted) < len(accepted):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             documents = [{"id": f"d{i}", "text": f"River {i} rises in the hills."} for i in range(200)]
             uploaded = await client.post("/indexes/a/documents", json={"documents": documents})
             assert uploaded.status_code == 202
-            async with asyncio.timeout(60):
-                while await taken(client) + sum(task.done() for task in accepted) < len(accepted):
-                    await asyncio.sleep(0.05)  # some are still on their way to the service
             assert not all(task.done() for task in accepted)
             service.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.2)
@@ -85,7 +85,7 @@ async def test_sigterm_under_load_loses_nothing_that_vllm_or_an_index_accepted(
 
 
 async def taken(client: httpx.AsyncClient) -> int:
-    """Texts of requests that the service has let in and not answered; those of an index wait apart."""
+    """Texts that the service has let in and not answered, before an index brings any."""
     gauges = dict(line.rsplit(" ", 1) for line in (await client.get("/metrics")).text.splitlines() if line[:1] != "#")
     return int(float(gauges["grace_running_requests"]) + float(gauges["grace_queued_requests"]))
 

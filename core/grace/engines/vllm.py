@@ -24,7 +24,7 @@ from tokenizers.decoders import DecodeStream
 from grace import prompt, weights
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble
-from grace.engines.watchdog import silence
+from grace.engines.watchdog import TICK_S, silence
 from grace.errors import EngineDead, EngineError, InvalidInput, StateMismatch, UnsupportedModel
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
@@ -89,8 +89,7 @@ class VllmEngine:
             UnsupportedModel: the model or an option rules out exact sums.
             EngineError: vLLM did not start.
         """
-        loop = asyncio.get_running_loop()
-        self._llm = await loop.run_in_executor(None, self._build)
+        await self._load()
         try:
             await self._check()
         except BaseException:
@@ -137,6 +136,21 @@ class VllmEngine:
         """
         ranks: list[dict[str, int]] = await self._engine.collective_rpc("grace_diagnostics")
         return {key: sum(rank[key] for rank in ranks) for key in ranks[0]}
+
+    async def _load(self) -> None:
+        """Build the engine in a thread. Whoever does not wait any longer ends it: a thread by itself cannot be."""
+        others = frozenset(multiprocessing.active_children())
+        building = asyncio.get_running_loop().run_in_executor(None, self._build)
+        try:
+            self._llm = await asyncio.shield(building)
+        except asyncio.CancelledError:
+            while not building.done():  # without its processes, also those that come yet, vLLM gives up
+                _end(frozenset(multiprocessing.active_children()) - others)
+                await asyncio.wait([building], timeout=TICK_S)
+            if building.exception() is None:
+                self._llm = building.result()
+                await self.close()
+            raise
 
     async def _watch(self) -> None:
         """End an engine that hangs: whoever waits for it then learns that it is dead.
