@@ -298,7 +298,8 @@ async def _cancel_the_rest() -> None:
     """End whatever still runs, so that nothing waits for a loop that has stopped."""
     if rest := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in rest:
-            task.cancel()
+            if not task.cancelling():  # else it is clearing up, and would leave off
+                task.cancel()
         await asyncio.wait(rest, timeout=_GOODBYE_S)
 
 

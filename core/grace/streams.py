@@ -16,10 +16,10 @@ class _Lossy(io.FileIO):
     """A file on which writing never fails."""
 
     def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
+        written = None
+        with suppress(OSError):
+            written = super().write(data)  # None where it would have to wait: the other end set it so
+        return memoryview(data).nbytes if written is None else written
 
 
 def lose_what_cannot_be_written() -> None:
@@ -31,7 +31,7 @@ def lose_what_cannot_be_written() -> None:
         stream = getattr(sys, name)
         if stream is None or stream is not getattr(sys, f"__{name}__"):
             continue
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # full, or closed
             stream.flush()
         lossy = io.TextIOWrapper(
             io.BufferedWriter(_Lossy(stream.fileno(), "wb", closefd=False)),

@@ -25,6 +25,7 @@ from grace import (
     UnsupportedModel,
 )
 from grace.engines.fake import FakeEngine
+from grace.model import _cancel_the_rest
 from grace.prompt import Prompter
 from tests.conftest import ModelFolder
 from tests.support.models import SENTENCES
@@ -167,6 +168,27 @@ def test_a_stream_that_is_not_read_to_its_end_does_not_outlive_its_grace(faked: 
     with pytest.raises(EngineDead):
         next(stream)
     stream.close()
+
+
+def test_what_is_clearing_up_already_is_not_interrupted() -> None:
+    ended: list[str] = []
+
+    async def loads() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            ended.append("engine")
+
+    async def interrupted() -> None:
+        loading = asyncio.create_task(loads())
+        await asyncio.sleep(0)
+        loading.cancel()
+        await asyncio.sleep(0)
+        await _cancel_the_rest()
+
+    asyncio.run(interrupted())
+    assert ended == ["engine"]
 
 
 def test_whoever_asks_while_it_is_being_closed_is_answered_or_refused(faked: tuple[Grace, FakeEngine]) -> None:

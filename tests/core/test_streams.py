@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,21 @@ def test_without_a_reader_lines_are_lost_and_the_exit_code_is_kept() -> None:
             assert stream is not None
             stream.close()
         assert process.wait(timeout=60) == 7
+
+
+def test_a_pipe_that_is_full_and_does_not_wait_costs_what_does_not_fit() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        ended = run("bars", out=subprocess.PIPE, err=writer)
+        assert (ended.returncode, ended.stdout) == (7, SAID["out"])
+        flood = subprocess.run(
+            [sys.executable, "-c", PROGRAM.replace("range(3)", "range(30)")], stdout=writer, stderr=writer, timeout=60
+        )
+        assert flood.returncode == 7
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_where_there_is_room_everything_is_written() -> None:

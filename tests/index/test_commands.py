@@ -174,7 +174,13 @@ def test_vectors_of_two_models_make_no_index(
     assert THEIRS in told
     assert (fingerprints[0] or "one that is not known") in told
     assert shell("import", "--index", "b", source, "--fingerprint", "d" * 32) == 1
-    assert "mixed.jsonl, record" in capsys.readouterr().err
+    assert "fingerprint: the vectors are by model" in capsys.readouterr().err
+
+
+def test_a_fingerprint_that_the_first_vector_denies_makes_no_index(shell: Shell, tmp_path: Path) -> None:
+    source = lines(tmp_path / "theirs.jsonl", THEIRS, THEIRS)
+    assert shell("import", "--index", "a", source, "--fingerprint", "d" * 32) == 1
+    assert shell("import", "--index", "a", source) == 0  # no index is left that would refuse them
 
 
 def test_an_index_is_restored_under_an_alias_and_compacted(shell: Shell, tmp_path: Path) -> None:

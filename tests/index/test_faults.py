@@ -22,6 +22,7 @@ import pytest
 from grace.errors import InvalidInput
 from grace.representation import Job, Representation
 from grace_server.index import indexes, reading
+from grace_server.index.backlog import embed_pending
 from grace_server.index.catalog import TRASH, Catalog
 from grace_server.index.collection import DATABASE, Collection
 from grace_server.index.description import describe
@@ -404,6 +405,9 @@ def test_an_alias_of_a_damaged_index_is_refused_until_it_is_given_to_another(tmp
     with pytest.raises(Conflict):
         catalog.set_alias("a", "b")
     assert catalog.set_alias("live", "b") is catalog.get("live")
+    with pytest.raises(StoreDamaged):
+        catalog.remove_alias("live")  # it would be a's again as soon as that is repaired
+    assert catalog.get("live").name == "b"
     catalog.close()
     change(collection.folder, "UPDATE migration SET sha256 = substr(sha256, 7)")
     catalog = Catalog(tmp_path, Edges())
@@ -609,6 +613,32 @@ async def test_embedding_goes_on_where_memory_was_short_for_a_moment(
         found = (await service.http.post("/search", json={"index": "a", "query": "The river rises."})).json()
         assert {hit["id"] for hit in found["hits"]} == {"1", "2"}
         check(service.indexes.catalog.get("a"))
+
+
+async def test_a_command_ends_at_an_error_that_waiting_does_not_mend(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_service() as service, asyncio.timeout(10):
+        model = service.indexes.model
+        width = model.checkpoint.hidden_size
+        collection = service.indexes.catalog.create("b", SETTINGS, dimensions=width, fingerprint=model.fingerprint)
+        collection.upsert(TWO["documents"])
+        monkeypatch.setattr(collection, "pending", once(collection.pending, sqlite3.IntegrityError("no such row")))
+        with pytest.raises(sqlite3.IntegrityError, match="no such row"):
+            await embed_pending(collection, model)
+        await embed_pending(collection, model)
+        assert describe(collection).counts.ready == len(TWO["documents"])
+
+
+async def test_an_index_goes_though_whoever_deletes_it_leaves_at_once(open_service: OpenService) -> None:
+    async with open_service() as service, asyncio.timeout(10):
+        await service.http.put("/indexes/a")
+        leaving = asyncio.create_task(service.indexes.delete("a"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        while (await service.http.get("/indexes/a")).status_code != 404:  # noqa: ASYNC110 - it goes in its own time
+            await asyncio.sleep(0.01)
+        assert not service.indexes._embedders
 
 
 async def test_an_embedder_that_has_ended_is_replaced(open_service: OpenService) -> None:

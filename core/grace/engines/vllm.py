@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
@@ -81,6 +82,7 @@ class VllmEngine:
         self._processes: frozenset[Any] = frozenset()  # vLLM's, with all that these have started
         self._watchdog: asyncio.Task[None] | None = None
         self._hung = False
+        self._given_up = threading.Event()
 
     async def start(self) -> None:
         """Start vLLM's engine process and load the weights into it.
@@ -144,6 +146,7 @@ class VllmEngine:
         try:
             self._llm = await asyncio.shield(building)
         except asyncio.CancelledError:
+            self._given_up.set()
             while not building.done():  # without its processes, also those that come yet, vLLM gives up
                 _end(frozenset(multiprocessing.active_children()) - others)
                 await asyncio.wait([building], timeout=TICK_S)
@@ -266,6 +269,8 @@ class VllmEngine:
                 config.scheduler_config.async_scheduling = self._options.async_scheduling
             kind = "GraceAsyncScheduler" if config.scheduler_config.async_scheduling else "GraceScheduler"
             config.scheduler_config.scheduler_cls = f"grace.engines.vllm_scheduler.{kind}"
+            if self._given_up.is_set():  # nobody waits any longer, and what is started now may find nobody to end it
+                raise EngineError(f"{self._checkpoint.name}: loading was given up")
             before = multiprocessing.active_children()
             with _nameless_main():
                 # Given a logger of its own, vLLM leaves out the one that prints.

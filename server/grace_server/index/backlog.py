@@ -28,7 +28,12 @@ class Backlog:
         self._advance = advance
         self._moved = asyncio.Event()
         self._embedder = Embedder(
-            collection, model, concurrency=concurrency, monotonic=time.monotonic, on_progress=self._moved.set
+            collection,
+            model,
+            concurrency=concurrency,
+            monotonic=time.monotonic,
+            on_progress=self._moved.set,
+            patient=False,  # somebody sits before the command, and is told
         )
         self._waiting = 0
 

@@ -206,8 +206,14 @@ class Catalog:
             return collection
 
     def remove_alias(self, alias: str) -> None:
-        """Give an alias up; one that is not there is passed over."""
+        """Give an alias up; one that is not there is passed over.
+
+        Raises:
+            StoreDamaged: a collection that cannot be opened has it too, and would come back under it.
+        """
         with self._changing:
+            if claims := next((one for one in self.unopened if alias in one.aliases), None):
+                raise claims.refusal(alias)
             for collection in self:
                 if alias in collection.aliases():
                     collection.set_alias(alias, None)

@@ -156,7 +156,9 @@ def _collection(
     first = next(documents, None)
     if first is None or not first.get("vector"):
         raise InvalidValue("the first document has no vector: leave --vectors away to embed the texts", param="source")
-    settings, made_by = CollectionSettings(**chosen), fingerprint or first.get("fingerprint")
+    made_by = first.get("fingerprint") or fingerprint
+    _check_model(name, fingerprint, made_by)
+    settings = CollectionSettings(**chosen)
     collection = catalog.create(name, settings, dimensions=len(first["vector"]), fingerprint=made_by)
     return collection, chain([first], documents)
 

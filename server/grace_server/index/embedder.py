@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from grace_server.errors import ApiError
 from grace_server.index.collection import Collection
 from grace_server.index.model import Model
 from grace_server.index.outcome import RETRY_S, Outcome, outcome_of, rest
@@ -27,7 +28,10 @@ RATE_WINDOW_S = 30.0
 
 
 class Embedder:
-    """Works until cancelled. `wake` tells it that there may be something to do."""
+    """Works until cancelled. `wake` tells it that there may be something to do.
+
+    A store that is full or away is waited for. What else it raises is too if `patient`, and ends the work if not.
+    """
 
     def __init__(
         self,
@@ -37,12 +41,14 @@ class Embedder:
         concurrency: int,
         monotonic: Callable[[], float],
         on_progress: Callable[[], None],
+        patient: bool = True,
     ) -> None:
         self._collection = collection
         self._model = model
         self._concurrency = concurrency
         self._monotonic = monotonic
         self._on_progress = on_progress
+        self._patient = patient
         self._waiting = asyncio.Event()
         self._finished: deque[tuple[float, int]] = deque()
 
@@ -54,8 +60,7 @@ class Embedder:
     def rate(self) -> float | None:
         """Documents per second of the last half minute, or None if there were none."""
         now = self._monotonic()
-        while self._finished and self._finished[0][0] < now - RATE_WINDOW_S:
-            self._finished.popleft()
+        self._forget_before(now - RATE_WINDOW_S)
         if not self._finished:
             return None
         # The first entry's documents were made before the window began to be measured.
@@ -101,8 +106,14 @@ class Embedder:
         for label, outcome in outcomes:
             if isinstance(outcome, str):
                 await self._insist(partial(self._collection.failed, label, outcome))
-        self._finished.append((self._monotonic(), len(outcomes)))
+        now = self._monotonic()
+        self._forget_before(now - RATE_WINDOW_S)
+        self._finished.append((now, len(outcomes)))
         self._on_progress()
+
+    def _forget_before(self, moment: float) -> None:
+        while self._finished and self._finished[0][0] < moment:
+            self._finished.popleft()
 
     async def _insist(self, work: Callable[[], Result]) -> Result:
         """Do it on a thread, again and again until the store takes it: what was computed is not thrown away."""
@@ -110,7 +121,9 @@ class Embedder:
         while True:
             try:
                 return await asyncio.to_thread(work)
-            except Exception as error:  # noqa: BLE001 - the disk is full, or worse; nobody else would go on
+            except Exception as error:  # the disk is full, or worse; nobody else would go on
+                if not self._patient and not isinstance(error, ApiError):
+                    raise
                 words = f"{type(error).__name__}: {error}"
                 if words != told:
                     log.warning("embedding for index %s waits for its store: %s", self._collection.name, words)

@@ -119,11 +119,15 @@ class Indexes:
     async def delete(self, name: str) -> None:
         """Delete a collection. A caller who leaves does not stop that."""
         collection = self.catalog.get(name)
-        if collection.name == name and collection.id in self._embedders:
-            _, task = self._embedders.pop(collection.id)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        deleting = asyncio.create_task(asyncio.to_thread(self.catalog.delete, name))
+
+        async def delete() -> None:
+            if collection.name == name and collection.id in self._embedders:
+                _, task = self._embedders.pop(collection.id)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await asyncio.to_thread(self.catalog.delete, name)
+
+        deleting = asyncio.create_task(delete())
         deleting.add_done_callback(lambda done: self._deleted(collection, done))
         await asyncio.shield(deleting)
 
@@ -215,7 +219,7 @@ class Indexes:
         if self.catalog.has(collection):
             self._employ(collection).wake()
 
-    def _deleted(self, collection: Collection, deleting: asyncio.Task[Collection]) -> None:
+    def _deleted(self, collection: Collection, deleting: asyncio.Task[None]) -> None:
         if not self.catalog.has(collection) and collection.id in self._embedders:
             # A write that ended before the collection was out of sight has employed one again: its store is closed.
             _, task = self._embedders.pop(collection.id)
