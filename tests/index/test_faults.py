@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import json
 import os
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from grace.errors import InvalidInput
-from grace.representation import Job, Representation
-from grace_server.index import indexes, reading
-from grace_server.index.backlog import embed_pending
-from grace_server.index.catalog import TRASH, Catalog
-from grace_server.index.collection import DATABASE, Collection
+from grace_server.index import reading
+from grace_server.index.catalog import Catalog
+from grace_server.index.collection import DATABASE
 from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, StoreDamaged, StoreFull, StoreLocked, StoreUnavailable
 from grace_server.index.faults import FaultPoint
 from grace_server.index.gauges import show
-from grace_server.index.matrix import Matrix
-from grace_server.index.model import Represent
-from grace_server.index.settings import CollectionSettings
 from grace_server.index.snapshot import restore_snapshot, take_snapshot
 from grace_server.index.vectors import Labels
 from grace_server.index.verify import Report, verify
 from grace_server.metrics import Metrics
-from tests.index.conftest import OpenService
+from tests.index.filled import QUERY, ROWS, batch, filled, reopened
 from tests.index.invariants import check, check_search
-from tests.index.model import DictModel
-
-H, ROWS = 8, 120
-SETTINGS = CollectionSettings(kind="hnsw", flat_limit=50, links=8, build_width=40)
-QUERY = np.eye(H, dtype=np.float32)[0]
 
 
 @dataclass
@@ -61,26 +46,6 @@ class Failing:
             self.countdown -= 1
             if self.countdown == 0:
                 raise self.error(errno.ENOSPC, "no space left on device")
-
-
-def batch(start: int, rows: int, seed: int = 0) -> list[dict[str, Any]]:
-    vectors = np.random.default_rng(seed).standard_normal((rows, H))
-    return [{"id": f"d{start + i}", "text": "river", "vector": v.tolist()} for i, v in enumerate(vectors)]
-
-
-def filled(folder: Path, edges: Edges | None = None, rows: int = ROWS) -> tuple[Catalog, Collection, DictModel]:
-    catalog = Catalog(folder, edges or Edges())
-    collection = catalog.create("a", SETTINGS, dimensions=H, fingerprint=None)
-    model = DictModel()
-    documents = batch(0, rows)
-    collection.upsert(documents)
-    model.upsert(documents)
-    return catalog, collection, model
-
-
-def reopened(folder: Path) -> tuple[Catalog, Collection]:
-    catalog = Catalog(folder, Edges())
-    return catalog, catalog.get("a")
 
 
 CHECKPOINTING = [p for p in FaultPoint if p.name.startswith(("CHECKPOINT", "MANIFEST"))]
@@ -339,196 +304,6 @@ def test_an_edited_or_newer_schema_is_refused(tmp_path: Path) -> None:
         catalog.close()
 
 
-def change(folder: Path, sql: str) -> None:
-    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as connection:
-        connection.executescript(sql)
-
-
-def edited(folder: Path) -> None:
-    change(folder, "UPDATE migration SET sha256 = 'edited' || sha256")
-
-
-def garbled(folder: Path) -> None:
-    change(folder, "UPDATE setting SET value = 'many' WHERE key = 'dimensions'")
-
-
-def unreadable(folder: Path) -> None:
-    (folder / DATABASE).write_bytes(b"\0" * 100_000)
-
-
-@pytest.mark.parametrize(("damage", "name_is_known"), [(edited, True), (garbled, True), (unreadable, False)])
-async def test_a_damaged_index_is_left_alone_and_the_others_are_served(
-    open_service: OpenService,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    damage: Callable[[Path], None],
-    name_is_known: bool,
-) -> None:
-    async with open_service() as service:
-        for name in ("a", "b"):
-            await service.http.put(f"/indexes/{name}")
-        folder = service.indexes.catalog.get("a").folder
-    damage(folder)
-    kept = (folder / DATABASE).read_bytes()
-    async with open_service() as service:
-        assert [one["name"] for one in (await service.http.get("/indexes")).json()["data"]] == ["b"]
-        written = await service.http.post("/indexes/b/documents", json=TWO)
-        assert (written.status_code, written.json()["job"]["done"]) == (200, 2)
-        for verb, path in (
-            ("PUT", "/indexes/a"),
-            ("GET", "/indexes/a"),
-            ("DELETE", "/indexes/a"),
-            ("GET", "/indexes/a/documents"),
-        ):
-            refused = await service.http.request(verb, path)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_damaged")
-            assert f"indexes/{folder.name}" in refused.json()["error"]["message"]
-            assert str(tmp_path) not in refused.text
-        # What is not there may be the one whose name cannot be read: nobody gets its name.
-        assert (await service.http.put("/indexes/c")).status_code == (201 if name_is_known else 503)
-        metrics = Metrics()
-        show(service.indexes.catalog, metrics)
-        assert metrics.registry.get_sample_value("grace_unopened_indexes") == 1
-    assert f"left alone in {folder}" in caplog.text
-    assert (folder / DATABASE).read_bytes() == kept
-
-
-def test_an_alias_of_a_damaged_index_is_refused_until_it_is_given_to_another(tmp_path: Path) -> None:
-    catalog, collection, _ = filled(tmp_path)
-    catalog.create("b", SETTINGS, dimensions=H, fingerprint=None)
-    catalog.set_alias("live", "a")
-    catalog.close()
-    edited(collection.folder)
-    catalog = Catalog(tmp_path, Edges())
-    with pytest.raises(StoreDamaged):
-        catalog.get("live")
-    with pytest.raises(Conflict):
-        catalog.set_alias("a", "b")
-    assert catalog.set_alias("live", "b") is catalog.get("live")
-    with pytest.raises(StoreDamaged):
-        catalog.remove_alias("live")  # it would be a's again as soon as that is repaired
-    assert catalog.get("live").name == "b"
-    catalog.close()
-    change(collection.folder, "UPDATE migration SET sha256 = substr(sha256, 7)")
-    catalog = Catalog(tmp_path, Edges())
-    assert (catalog.get("a").name, catalog.get("live").name) == ("a", "b")
-    catalog.close()
-
-
-async def test_an_index_whose_file_is_damaged_meanwhile_hides_no_other(
-    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def damaged(*_: object) -> None:
-        raise StoreDamaged("documents.sqlite is damaged")
-
-    async with open_service() as service:
-        for name in ("a", "b"):
-            await service.http.put(f"/indexes/{name}")
-        await service.http.put("/aliases/live", json={"index": "b"})
-        monkeypatch.setattr(service.indexes.catalog.get("a").store, "read", damaged)
-        job = (await service.http.post("/indexes/b/documents", json=TWO)).json()["job"]["id"]
-        for path in (f"/jobs/{job}", "/indexes/b", "/indexes/live"):
-            assert (await service.http.get(path)).status_code == 200
-        for path in ("/jobs/none", "/indexes/a", "/indexes/none"):
-            assert (await service.http.get(path)).status_code == 503
-        monkeypatch.undo()
-
-
-def created(catalog: Catalog, snapshot: Path) -> Collection:
-    return catalog.create("b", SETTINGS, dimensions=H, fingerprint=None)
-
-
-def restored(catalog: Catalog, snapshot: Path) -> Collection:
-    return restore_snapshot(catalog, snapshot, "b")
-
-
-@contextlib.contextmanager
-def failing_at_the_end(monkeypatch: pytest.MonkeyPatch, catalog: Catalog, step: str) -> Iterator[None]:
-    """The disk is full once a new collection has been given its place."""
-
-    def refuse(folder: Path, *_: object) -> None:
-        if step == "open" or folder == catalog.folder:
-            raise OSError(errno.ENOSPC, "no space left on device")
-
-    with monkeypatch.context() as broken:
-        if step == "open":
-            broken.setattr(Collection, "open", refuse)
-        else:
-            broken.setattr("grace_server.index.catalog.sync_folder", refuse)
-        with pytest.raises((OSError, StoreFull)):
-            yield
-
-
-@pytest.mark.parametrize("make", [created, restored])
-@pytest.mark.parametrize("step", ["sync", "open"])
-def test_an_index_whose_making_fails_at_the_end_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Catalog, Path], Collection], step: str
-) -> None:
-    catalog, collection, _ = filled(tmp_path)
-    snapshot = tmp_path / "a.snapshot"
-    take_snapshot(collection, snapshot, catalog.edges)
-    with failing_at_the_end(monkeypatch, catalog, step):
-        make(catalog, snapshot)
-    assert [folder for folder in catalog.folder.iterdir() if folder.is_dir()] == [collection.folder]
-    make(catalog, snapshot).upsert(batch(ROWS, 1))
-    catalog.close()
-    catalog = Catalog(tmp_path, Edges())
-    assert [c.name for c in catalog] == ["a", "b"]
-    assert catalog.get("b").get(f"d{ROWS}") is not None
-    catalog.close()
-
-
-def test_where_such_an_index_cannot_be_removed_either_its_name_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    catalog, _, _ = filled(tmp_path)
-    rename = Path.rename
-
-    def refuse(path: Path, target: Path) -> Path:
-        if target.name.startswith(TRASH):
-            raise OSError(errno.EIO, "input/output error")
-        return rename(path, target)
-
-    with monkeypatch.context() as broken, failing_at_the_end(monkeypatch, catalog, "sync"):
-        broken.setattr(Path, "rename", refuse)
-        created(catalog, tmp_path)
-    with pytest.raises(StoreDamaged):
-        created(catalog, tmp_path)
-    catalog.close()
-    catalog = Catalog(tmp_path, Edges())
-    assert [c.name for c in catalog] == ["a", "b"]
-    catalog.close()
-
-
-@pytest.mark.parametrize("step", [1, -1], ids=["older first", "newer first"])
-@pytest.mark.parametrize(("rows", "served"), [(0, "older"), (5, "newer")])
-def test_of_two_indexes_of_one_name_the_one_with_documents_is_served_or_the_newest(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, step: int, rows: int, served: str
-) -> None:
-    """The names of their folders are chance, and decide nothing."""
-    ids = iter(range(1000, 1000 + 100 * step, step))
-    catalog, older, _ = filled(tmp_path, Edges(new_id=lambda: f"{next(ids):032x}"))
-    newer = catalog.create("b", SETTINGS, dimensions=H, fingerprint=None)
-    if rows:
-        newer.upsert(batch(0, rows))
-    catalog.close()
-    change(newer.folder, "UPDATE setting SET value = 'a' WHERE key = 'name'")
-    folders = {"older": older.folder, "newer": newer.folder}
-    for _ in range(2):
-        catalog = Catalog(tmp_path, Edges())
-        assert [c.folder for c in catalog] == [catalog.get("a").folder] == [folders[served]]
-        [other] = catalog.unopened
-        assert {other.folder, folders[served]} == set(folders.values())
-        assert all(folder.name in caplog.text for folder in folders.values())
-        catalog.close()
-    catalog = Catalog(tmp_path, Edges())
-    catalog.delete("a")  # and not the other one, nor is its name given away
-    with pytest.raises(StoreDamaged, match="has the same name"):
-        catalog.create("a", SETTINGS, dimensions=H, fingerprint=None)
-    assert other.folder.exists()
-    catalog.close()
-
-
 class Away:
     """A vector index on a machine that is no longer there."""
 
@@ -556,122 +331,3 @@ def test_the_metrics_ask_no_other_machine(tmp_path: Path) -> None:
     show(catalog, metrics)
     assert metrics.registry.get_sample_value("grace_index_rows", {"index": "a"}) == 7
     catalog.close()
-
-
-def once(work: Callable[..., Any], error: Exception) -> Callable[..., Any]:
-    """What fails the first time."""
-    errors = iter([error])
-
-    def fails(*args: Any, **kwargs: Any) -> Any:
-        for each in errors:
-            raise each
-        return work(*args, **kwargs)
-
-    return fails
-
-
-def no_mills(represent: Represent) -> Represent:
-    async def refuse(job: Job) -> Representation:
-        if "mill" in job.text:
-            raise InvalidInput("no mills here", param="input")
-        return await represent(job)
-
-    return refuse
-
-
-TWO: dict[str, Any] = {
-    "documents": [{"id": "1", "text": "The river rises."}, {"id": "2", "text": "The mill stands."}],
-    "wait": True,
-}
-
-
-@pytest.mark.parametrize("step", ["pending", "embedded", "failed"])
-async def test_embedding_goes_on_after_errors_of_sqlite_that_have_no_name_of_ours(
-    open_service: OpenService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
-) -> None:
-    async with open_service(wrap=no_mills) as service, asyncio.timeout(10):
-        await service.http.put("/indexes/a")
-        collection = service.indexes.catalog.get("a")
-        error = sqlite3.OperationalError("interrupted")
-        monkeypatch.setattr(collection, step, once(getattr(collection, step), error))
-        job = (await service.http.post("/indexes/a/documents", json=TWO)).json()["job"]
-        assert (job["state"], job["done"], job["failed"]) == ("done", 1, 1)
-        assert "embedding for index a waits for its store: OperationalError: interrupted" in caplog.text
-        check(collection)
-
-
-async def test_embedding_goes_on_where_memory_was_short_for_a_moment(
-    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_service() as service, asyncio.timeout(10):
-        await service.http.put("/indexes/a")
-        monkeypatch.setattr(Matrix, "_grown", once(Matrix._grown, MemoryError()))
-        for document in TWO["documents"]:
-            body = {"documents": [document], "wait": True}
-            job = (await service.http.post("/indexes/a/documents", json=body)).json()["job"]
-            assert (job["state"], job["done"]) == ("done", 1)
-        found = (await service.http.post("/search", json={"index": "a", "query": "The river rises."})).json()
-        assert {hit["id"] for hit in found["hits"]} == {"1", "2"}
-        check(service.indexes.catalog.get("a"))
-
-
-async def test_a_command_ends_at_an_error_that_waiting_does_not_mend(
-    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_service() as service, asyncio.timeout(10):
-        model = service.indexes.model
-        width = model.checkpoint.hidden_size
-        collection = service.indexes.catalog.create("b", SETTINGS, dimensions=width, fingerprint=model.fingerprint)
-        collection.upsert(TWO["documents"])
-        monkeypatch.setattr(collection, "pending", once(collection.pending, sqlite3.IntegrityError("no such row")))
-        with pytest.raises(sqlite3.IntegrityError, match="no such row"):
-            await embed_pending(collection, model)
-        await embed_pending(collection, model)
-        assert describe(collection).counts.ready == len(TWO["documents"])
-
-
-async def test_an_index_goes_though_whoever_deletes_it_leaves_at_once(open_service: OpenService) -> None:
-    async with open_service() as service, asyncio.timeout(10):
-        await service.http.put("/indexes/a")
-        leaving = asyncio.create_task(service.indexes.delete("a"))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        while (await service.http.get("/indexes/a")).status_code != 404:  # noqa: ASYNC110 - it goes in its own time
-            await asyncio.sleep(0.01)
-        assert not service.indexes._embedders
-
-
-async def test_an_embedder_that_has_ended_is_replaced(open_service: OpenService) -> None:
-    async with open_service() as service, asyncio.timeout(10):
-        await service.http.put("/indexes/a")
-        [(_, task)] = service.indexes._embedders.values()
-        task.cancel()
-        await asyncio.wait([task])
-        job = (await service.http.post("/indexes/a/documents", json=TWO)).json()["job"]
-        assert (job["state"], job["done"]) == ("done", 2)
-
-
-async def test_maintenance_that_keeps_failing_is_tried_ever_more_rarely_and_doubted_once(
-    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried: list[float] = []
-    enough = asyncio.Event()
-
-    def fails() -> None:
-        tried.append(time.monotonic())
-        if len(tried) == 6:
-            loop.call_soon_threadsafe(enough.set)
-        raise RuntimeError("input contains NaN's or Inf's")
-
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(indexes, "MAINTENANCE_S", 0.01)
-    async with open_service() as service, asyncio.timeout(30):
-        await service.http.put("/indexes/a")
-        collection = service.indexes.catalog.get("a")
-        collection.doubts.append("base-1.json: it is damaged")
-        monkeypatch.setattr(collection, "due", lambda: "build")
-        monkeypatch.setattr(collection, "maintain", fails)
-        await enough.wait()
-        doubts = (await service.http.get("/indexes/a")).json()["doubts"]
-        assert doubts == ["base-1.json: it is damaged", "maintenance: input contains NaN's or Inf's"]
-    assert all(gap >= 0.02 * 2**i for i, gap in enumerate(np.diff(tried[:6])))

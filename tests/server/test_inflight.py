@@ -86,29 +86,20 @@ def begun_in_the_background(shared: InFlight, jobs: list[Job]) -> list[asyncio.T
     return [asyncio.create_task(embed(job)) for job in jobs]
 
 
-async def test_who_joins_what_waits_in_the_background_brings_it_forward(prompter: Prompter) -> None:
+@pytest.mark.parametrize(("after_s", "queued"), [(0.01, 5), (0, 0)], ids=["waiting", "before it waits"])
+async def test_who_joins_what_is_to_wait_in_the_background_brings_it_forward(
+    prompter: Prompter, after_s: float, queued: int
+) -> None:
     engine, metrics = FakeEngine(prompter, seconds_per_text=0.05), Metrics()
     shared = InFlight(Admission(engine, replace(WIDE, running_requests=1), metrics), metrics)
     jobs = [prompter.job(f"text {i}") for i in range(6)]
     behind = begun_in_the_background(shared, jobs)
-    await asyncio.sleep(0.01)
-    assert metrics.registry.get_sample_value("grace_queued_requests") == 5
+    await asyncio.sleep(after_s)
+    assert metrics.registry.get_sample_value("grace_queued_requests") == queued
     await shared.represent(jobs[-1])
     assert [task.done() for task in behind[1:-1]] == [False] * 4
     await asyncio.gather(*behind)
     assert engine.calls == 6
-    all_released(metrics)
-
-
-async def test_who_joins_before_it_has_begun_to_wait_brings_it_forward_too(prompter: Prompter) -> None:
-    engine, metrics = FakeEngine(prompter, seconds_per_text=0.05), Metrics()
-    shared = InFlight(Admission(engine, replace(WIDE, running_requests=1), metrics), metrics)
-    jobs = [prompter.job(f"text {i}") for i in range(6)]
-    behind = begun_in_the_background(shared, jobs)
-    await asyncio.sleep(0)
-    await shared.represent(jobs[-1])
-    assert [task.done() for task in behind[1:-1]] == [False] * 4
-    await asyncio.gather(*behind)
     all_released(metrics)
 
 

@@ -1,0 +1,42 @@
+"""A small index with vectors of its own, for tests that then break something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grace_server.index.catalog import Catalog
+from grace_server.index.collection import Collection
+from grace_server.index.edges import Edges
+from grace_server.index.settings import CollectionSettings
+from tests.index.model import DictModel
+
+H, ROWS = 8, 120
+SETTINGS = CollectionSettings(kind="hnsw", flat_limit=50, links=8, build_width=40)
+QUERY = np.eye(H, dtype=np.float32)[0]
+TWO: dict[str, Any] = {
+    "documents": [{"id": "1", "text": "The river rises."}, {"id": "2", "text": "The mill stands."}],
+    "wait": True,
+}
+
+
+def batch(start: int, rows: int, seed: int = 0) -> list[dict[str, Any]]:
+    vectors = np.random.default_rng(seed).standard_normal((rows, H))
+    return [{"id": f"d{start + i}", "text": "river", "vector": v.tolist()} for i, v in enumerate(vectors)]
+
+
+def filled(folder: Path, edges: Edges | None = None, rows: int = ROWS) -> tuple[Catalog, Collection, DictModel]:
+    catalog = Catalog(folder, edges or Edges())
+    collection = catalog.create("a", SETTINGS, dimensions=H, fingerprint=None)
+    model = DictModel()
+    documents = batch(0, rows)
+    collection.upsert(documents)
+    model.upsert(documents)
+    return catalog, collection, model
+
+
+def reopened(folder: Path) -> tuple[Catalog, Collection]:
+    catalog = Catalog(folder, Edges())
+    return catalog, catalog.get("a")
