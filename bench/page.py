@@ -63,7 +63,7 @@ def page(text: str, results: dict[str, dict[str, Any]]) -> str:
 
 def table(section: Section, results: dict[str, Any] | None) -> str:
     """Markdown of a section: one line a figure that is there, and where all of them come from."""
-    if results is None:
+    if results is None or (section.rows and all(lookup(results, row.key) is None for row in section.rows)):
         return f"Not measured yet: `{section.command}`\n"
     picture = [f"![{PLOTS[section.name]}](images/benchmarks-{section.name}.svg)", ""] if section.name in PLOTS else []
     rows = [line(row, results) for row in section.rows if lookup(results, row.key) is not None]

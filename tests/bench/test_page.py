@@ -10,7 +10,7 @@ import pytest
 from bench._arrivals import poisson, quantile, slope
 from bench._sections import SECTIONS, Row
 from bench._shared import interval
-from bench.page import PAGE, RESULTS, line, page, read
+from bench.page import PAGE, RESULTS, line, page, read, table
 
 
 def test_tables_are_those_of_the_results():
@@ -30,6 +30,11 @@ def test_a_goal_that_is_missed_is_called_so():
     row = Row("speed", "a.b", "{:.2f}", (">=", 0.9))
     assert "missed" not in line(row, {"a": {"b": 0.95}})
     assert "missed" in line(row, {"a": {"b": 0.85, "b_interval": [0.8, 0.9]}})
+
+
+def test_a_table_whose_figures_older_results_lack_is_not_measured_yet():
+    section = next(section for section in SECTIONS if section.name == "stages")
+    assert table(section, {"about": {}, "one_more_ms": 1.0}) == table(section, None)
 
 
 def test_every_section_has_its_place_once():
