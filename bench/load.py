@@ -115,8 +115,11 @@ async def closed_loop(client: Client, traffic: Traffic, seconds: float) -> float
     return answered / (end - counted_from)
 
 
-async def ingest(client: Client, traffic: Traffic) -> None:
+async def ingest(client: Client, traffic: Traffic, awake: asyncio.Event | None = None) -> None:
+    """Documents for the index, a few every now and then, while `awake` is set."""
     while True:
+        if awake is not None:
+            await awake.wait()
         await client.send(client.request(f"/indexes/{INDEX}/documents", traffic.documents(TRICKLE)))
         await asyncio.sleep(TRICKLE_S)
 

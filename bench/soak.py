@@ -3,11 +3,13 @@
 Beside the mixed traffic of `bench/load.py` (open loop) there are clients that vanish in the middle of a request,
 streams that are cancelled after their first events, readers that take an answer in small sips, and bursts of three
 seconds at three times the capacity every half minute. Every five seconds it is noted what the process tree holds:
-resident memory, file descriptors, threads, slots of segment sums in the worker, blocks of the key-value cache in use.
-Slopes are Theil-Sen's over minutes, with 95 % intervals; the first tenth warms up. Something grows if its interval lies
-above nothing and it gains more than 0.5 % an hour. The index takes documents all the while, under the same few ids:
-what it holds has no reason to grow. Slots and blocks go up and down with the requests that run; after the last one they
-must be back at nothing.
+resident memory, file descriptors, threads. Slopes are Theil-Sen's over minutes, with 95 % intervals; the first tenth
+warms up. Something grows if its interval lies above nothing and it gains more than 0.5 % an hour. The index takes
+documents all the while, under the same few ids: what it holds has no reason to grow.
+
+Slots of segment sums in the worker and blocks of the key-value cache go up and down with the requests that run, which
+says nothing about leaks. So every two minutes the traffic rests until all is answered and embedded, and what is still
+held then is noted: any slot or block is one that nobody gave back.
 
 One of fifty answers is kept and asked for again at the end, of a fresh server without a cache: vectors must agree, and
 the score of a search's first hit must be the cosine of what that server makes of query and document.
@@ -27,6 +29,7 @@ import random
 import socket
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,11 +48,14 @@ SHARE = 0.8  # of capacity
 ODD = {"vanishing": 0.05, "cancelled_stream": 0.03, "slow_reader": 0.02}  # of all requests
 BURST_EVERY_S, BURST_S, BURST = 30.0, 3.0, 3.0
 SAMPLE_S = 5.0
+REST_EVERY_S, REST_S = 120.0, 20.0  # how long it may take at most until nothing runs
+ASKED_AT_ONCE = 16  # while recomputing
 KEPT = 50  # one answer of so many is recomputed
 GROWS = 0.005  # of what is held, in an hour
 EXPECTED = ("200", "429")
 KINDS = ("usual", *ODD)
-GAUGES = ("rss_mib", "descriptors", "threads", "slots", "kv_blocks_share")
+GROWING = ("rss_mib", "descriptors", "threads")
+GIVEN_BACK = ("slots", "kv_blocks_share")
 
 
 @dataclass
@@ -61,6 +67,7 @@ class Seen:
     vectors: list[tuple[dict[str, Any], list[float]]] = field(default_factory=list)  # body of /embed, and its answer
     scores: list[tuple[str, str, float]] = field(default_factory=list)  # query, text of the first hit, its score
     held: list[dict[str, float]] = field(default_factory=list)
+    rests: list[dict[str, float]] = field(default_factory=list)  # the same, while nothing ran
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -80,35 +87,51 @@ async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
     await prepare(server, client, traffic)
     capacity = await closed_loop(client, traffic, 10)
     print(f"capacity {capacity:.1f}/s", file=sys.stderr, flush=True)
-    background = [asyncio.create_task(ingest(client, traffic)), asyncio.create_task(watch(server, seen))]
-    end = time.perf_counter() + 60 * options.minutes
+    awake = asyncio.Event()
+    awake.set()
+    background = [asyncio.create_task(ingest(client, traffic, awake)), asyncio.create_task(watch(server, seen))]
+    end, rest = time.perf_counter() + 60 * options.minutes, time.perf_counter() + REST_EVERY_S
     while time.perf_counter() < end:
         calm = BURST_EVERY_S - BURST_S
         await stretch(server, client, traffic, seen, rng, SHARE * capacity, calm)
         await stretch(server, client, traffic, seen, rng, BURST * capacity, BURST_S)
+        if time.perf_counter() > rest:
+            rest += REST_EVERY_S
+            awake.clear()
+            seen.rests.append(await at_rest(server, seen))
+            awake.set()
     background[0].cancel()
-    await asyncio.gather(*seen.running)
-    await asyncio.sleep(10)  # for what is still being ingested
+    seen.rests.append(await at_rest(server, seen))
     background[1].cancel()
     client.close()
-    await asyncio.sleep(1)
-    rest = await asyncio.to_thread(held, server)
     warm = seen.held[len(seen.held) // 10 :]
     figures: dict[str, Any] = {"minutes": options.minutes, "capacity_per_s": capacity, **seen.outcomes}
-    for gauge in GAUGES:
+    for gauge in GROWING:
         figures |= growth(gauge, warm)
+    for gauge in GIVEN_BACK:
+        figures[f"{gauge}_most"] = max(sample[gauge] for sample in seen.held)
+        figures[f"{gauge}_at_rest_most"] = max(sample[gauge] for sample in seen.rests)
     return figures | {
-        "growing": sum(grows(gauge, figures) for gauge in GAUGES),
+        "growing": sum(grows(gauge, figures) for gauge in GROWING),
+        "rests": len(seen.rests),
         "other_statuses": sum(
             count for name, count in seen.outcomes.items() if name.startswith("status_") and name[7:] not in EXPECTED
         ),
         "failed": sum(seen.outcomes[f"{kind}_failed"] for kind in KINDS),
-        "slots_at_the_end": rest["slots"],
-        "kv_blocks_share_at_the_end": rest["kv_blocks_share"],
-        "running_at_the_end": await asyncio.to_thread(server.metric, "grace_running_requests"),
         "ms_p50": 1000 * (quantile(seen.seconds, 0.5) or 0),
         "ms_p99": 1000 * (quantile(seen.seconds, 0.99) or 0),
     }
+
+
+async def at_rest(server: Server, seen: Seen) -> dict[str, float]:
+    """What is held once nothing runs any more, or after `REST_S` if something goes on that nobody waits for."""
+    await asyncio.gather(*seen.running)
+    end = time.perf_counter() + REST_S
+    while True:
+        await asyncio.sleep(1)
+        found = await asyncio.to_thread(held, server)
+        if time.perf_counter() > end or not any(found[gauge] for gauge in GIVEN_BACK):
+            return found
 
 
 async def stretch(
@@ -243,11 +266,15 @@ def recomputed(server: Server, seen: Seen) -> dict[str, Any]:
     def vector(body: dict[str, Any]) -> Any:
         return np.asarray(server.post("/embed", body)["data"][0]["embedding"])
 
-    cosines = [float(vector(body) @ np.asarray(found)) for body, found in seen.vectors]
-    off = [
-        abs(score - float(vector({"input": query, "role": "query"}) @ vector({"input": text})))
-        for query, text, score in seen.scores
-    ]
+    def cosine(kept: tuple[dict[str, Any], list[float]]) -> float:
+        return float(vector(kept[0]) @ np.asarray(kept[1]))
+
+    def off_by(kept: tuple[str, str, float]) -> float:
+        query, text, score = kept
+        return abs(score - float(vector({"input": query, "role": "query"}) @ vector({"input": text})))
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        cosines, off = list(pool.map(cosine, seen.vectors)), list(pool.map(off_by, seen.scores))
     return {
         "recomputed": len(cosines),
         "recomputed_cosine_least": min(cosines, default=None),
