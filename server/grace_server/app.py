@@ -20,7 +20,7 @@ from grace.engines.base import Engine
 from grace.errors import GraceError
 from grace.prompt import Prompter
 from grace_server import logs
-from grace_server.admission import Admission, Limits
+from grace_server.admission import Admission
 from grace_server.audit.signing import Signer
 from grace_server.cache import Cache
 from grace_server.engine import MakeEngine, count_of, make_engine
@@ -40,6 +40,7 @@ from grace_server.middleware.departure import Departure
 from grace_server.middleware.gate import Gate
 from grace_server.middleware.request_id import RequestId
 from grace_server.middleware.trace import Trace
+from grace_server.places import Limits
 from grace_server.routes import cohere, docs, embed, explain, info, openai, playground, probes, tei
 from grace_server.settings import Settings
 from grace_server.stop import Stop
@@ -217,7 +218,7 @@ def _limits(settings: Settings) -> Limits:
 def _crowded(app: FastAPI) -> bool:
     """Whether there are more requests than the engine can take, so that some may be refused for the others' sake."""
     house: House | None = getattr(app.state, "house", None)
-    if house is not None and house.admission.refusing:
+    if house is not None and house.admission.places.refusing:
         return True
     crowd = max(_CROWD, app.state.settings.max_running_requests)
     return bool(app.state.life.count >= crowd)

@@ -76,7 +76,7 @@ async def embed(
     if len(flat) == 1:
         found = [await house.front.represent(flat[0])]
     else:
-        house.admission.check(flat)
+        house.admission.places.check(flat)
         found = await together(*(house.front.represent(job) for job in flat))
     embedded = pool_all(house, jobs, found, options)
     note(house, embedded)

@@ -101,7 +101,7 @@ async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
             for i in range(4)
         ]
         admission = running.app.state.house.admission
-        await until(lambda: (admission._running, admission._queued) == (2, 2))
+        await until(lambda: (admission.places._running, admission.places._queued) == (2, 2))
         for number in signals:
             running.engine.send_signal(number)
         async with asyncio.timeout(20):

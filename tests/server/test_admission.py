@@ -9,9 +9,10 @@ import pytest
 
 from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
-from grace_server.admission import Admission, Limits
+from grace_server.admission import Admission
 from grace_server.errors import EngineDown, GenerationTimeout, Overloaded, QueueTimeout, TooLarge
 from grace_server.metrics import Metrics
+from grace_server.places import Limits
 from grace_server.stop import in_background
 from tests.server.conftest import Serve, until
 
@@ -66,7 +67,7 @@ async def test_what_can_never_fit_is_refused_and_does_not_hang(prompter: Prompte
     with pytest.raises(TooLarge, match="max_running_tokens"):
         await admission.represent(job)
     with pytest.raises(TooLarge):
-        admission.check([job])
+        admission.places.check([job])
     assert engine.calls == 0
 
 
@@ -74,12 +75,12 @@ async def test_a_request_is_judged_as_a_whole(prompter: Prompter) -> None:
     jobs = [prompter.job(f"text {i}") for i in range(6)]
     admission, _, metrics = make(prompter, replace(WIDE, queued_requests=3), seconds=0.2)
     with pytest.raises(TooLarge):
-        admission.check(jobs)
-    admission.check(jobs[:5])
+        admission.places.check(jobs)
+    admission.places.check(jobs[:5])
     running = asyncio.create_task(admission.represent(jobs[0]))
     await asyncio.sleep(0.01)
     with pytest.raises(Overloaded):
-        admission.check(jobs[:5])
+        admission.places.check(jobs[:5])
     await running
     all_released(metrics)
 
@@ -106,9 +107,9 @@ async def test_the_hint_follows_the_observed_rate(prompter: Prompter) -> None:
         clock=lambda: now,
     )
     for _ in range(10):  # one text every four seconds
-        async with admission.reserve(1):
+        async with admission.places.reserve(1):
             now += 4
-    async with admission.reserve(1):
+    async with admission.places.reserve(1):
         with pytest.raises(Overloaded) as refused:
             await admission.represent(prompter.job("x"))
     assert refused.value.retry_after == 4
@@ -220,7 +221,7 @@ async def test_background_work_that_waits_takes_no_place_in_the_queue(prompter: 
     in_background.set(False)
     await asyncio.sleep(0.01)
     assert metrics.registry.get_sample_value("grace_queued_requests") == 3
-    admission.check([job])
+    admission.places.check([job])
     await admission.represent(job)
     assert not all(task.done() for task in behind)
     await asyncio.gather(*behind)

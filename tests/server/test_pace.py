@@ -135,7 +135,7 @@ async def test_who_comes_alone_is_let_in_however_slow_the_engine(prompter: Promp
     await shows_its_pace(admission, prompter, at_once=1)
     with pytest.raises(Overloaded, match="deadline_s"):
         await asyncio.gather(admission.represent(prompter.job("a")), admission.represent(prompter.job("b")))
-    await until(lambda: not admission._running)
+    await until(lambda: not admission.places._running)
     await admission.represent(prompter.job("c"))
 
 
@@ -143,9 +143,9 @@ async def test_texts_of_one_request_that_could_not_be_answered_in_time_are_too_m
     limits = replace(WIDE, running_requests=2, queued_requests=1000, deadline_s=1.0)
     admission, _, _ = make(prompter, limits, seconds=0.1)
     await shows_its_pace(admission, prompter, at_once=2)
-    admission.check([prompter.job(f"text {i}") for i in range(5)])
+    admission.places.check([prompter.job(f"text {i}") for i in range(5)])
     with pytest.raises(TooLarge, match=r"60 texts in one request .*deadline_s"):
-        admission.check([prompter.job(f"text {i}") for i in range(60)])
+        admission.places.check([prompter.job(f"text {i}") for i in range(60)])
 
 
 async def test_a_request_of_more_texts_than_places_to_an_idle_service_waits_though_the_pace_is_not_known(
@@ -156,11 +156,11 @@ async def test_a_request_of_more_texts_than_places_to_an_idle_service_waits_thou
 
     async def request(name: str, texts: int) -> int:
         jobs = [prompter.job(f"{name} {i}") for i in range(texts)]
-        admission.check(jobs)
+        admission.places.check(jobs)
         return len(await asyncio.gather(*(admission.represent(job) for job in jobs)))
 
     first = asyncio.create_task(request("first", 10))
-    await until(lambda: admission._running == 4)
+    await until(lambda: admission.places._running == 4)
     with pytest.raises(Overloaded, match="not known yet"):
         await admission.represent(prompter.job("another"))
     assert await first == 10
@@ -172,10 +172,10 @@ async def test_a_request_for_which_there_is_not_room_enough_begins_none_of_its_t
     limits = replace(WIDE, running_requests=4, queued_requests=1000, deadline_s=5.0)
     admission, _, _ = make(prompter, limits, seconds=0.2)
     inside = asyncio.create_task(admission.represent(prompter.job("one")))
-    await until(lambda: admission._running == 1)
-    admission.check([prompter.job(f"text {i}") for i in range(3)])
+    await until(lambda: admission.places._running == 1)
+    admission.places.check([prompter.job(f"text {i}") for i in range(3)])
     with pytest.raises(Overloaded, match="not known yet"):
-        admission.check([prompter.job(f"text {i}") for i in range(4)])
+        admission.places.check([prompter.job(f"text {i}") for i in range(4)])
     await inside
 
 
@@ -186,13 +186,13 @@ async def test_what_is_withdrawn_is_no_work_done(prompter: Prompter) -> None:
 
     async def leaves() -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(0.01), admission.reserve(20 * tokens):
+            async with asyncio.timeout(0.01), admission.places.reserve(20 * tokens):
                 await asyncio.sleep(1)
 
     for number in range(16):
         jobs = [prompter.job(f"text {number} {i}") for i in range(3)]
         await asyncio.gather(leaves(), *map(admission.represent, jobs))
-    assert admission._pace.seconds_for(tokens) >= 0.04
+    assert admission.places._pace.seconds_for(tokens) >= 0.04
 
 
 async def test_as_long_as_the_pace_is_not_known_nobody_waits_whose_answer_is_promised(prompter: Prompter) -> None:

@@ -17,8 +17,9 @@ from grace.engines.fake import FakeEngine  # noqa: E402
 from grace.errors import EngineDead, InputTooLong, InvalidInput, StateMismatch  # noqa: E402
 from grace.prompt import Prompter  # noqa: E402
 from grace.representation import Job, Representation  # noqa: E402
-from grace_server.admission import Admission, Limits  # noqa: E402
+from grace_server.admission import Admission  # noqa: E402
 from grace_server.metrics import Metrics  # noqa: E402
+from grace_server.places import Limits  # noqa: E402
 from grace_server.replicas import engine as module  # noqa: E402
 from grace_server.replicas.engine import NoReplica, ReplicaEngine, ReplicaLost  # noqa: E402
 from grace_server.replicas.replica import EngineReplica, OtherModel  # noqa: E402

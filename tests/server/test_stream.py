@@ -18,9 +18,10 @@ from starlette.types import Message
 from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
 from grace.representation import Representation
-from grace_server.admission import Admission, Limits
+from grace_server.admission import Admission
 from grace_server.errors import ApiError, EngineDown, GenerationTimeout
 from grace_server.metrics import Metrics
+from grace_server.places import Limits
 from grace_server.stop import Item, items_of
 from tests.server.conftest import Serve, Service, until
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from grace_server.admission import PROMISED
+from grace_server.places import PROMISED
 
 
 @dataclass(frozen=True, slots=True)
