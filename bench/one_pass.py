@@ -172,12 +172,10 @@ async def start_plain(checkpoint: Any, prompter: Any, batch: int) -> Any:
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from grace.engines.vllm import VllmEngine, prepare_environment
+    from grace.engines.vllm_start import arguments, prepare_environment
 
-    on_cpu = prepare_environment()
-    engine = VllmEngine(checkpoint, prompter, options(batch))
     # The same arguments as ours, with vLLM's own worker and scheduler.
-    same = engine.engine_arguments(on_cpu)
+    same = arguments(checkpoint, prompter, options(batch), on_cpu=prepare_environment())
     del same["worker_cls"], same["additional_config"]
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**same, disable_log_stats=True))
 

@@ -1,6 +1,7 @@
 """The engine that serves: one vLLM pass writes the rationale and sums the states.
 
-The seams inside vLLM are in `vllm_worker` and `vllm_scheduler`; here is what a caller sees.
+How vLLM is started is in `vllm_start`, the seams inside it are in `vllm_worker` and `vllm_scheduler`; here is what a
+caller sees.
 """
 
 from __future__ import annotations
@@ -8,23 +9,30 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import platform
 import sys
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers.decoders import DecodeStream
 
-from grace import prompt, weights
+from grace import weights
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Delta, assemble
+from grace.engines.vllm_start import (
+    READ_OTHERWISE,
+    VllmOptions,
+    arguments,
+    check_room,
+    check_version,
+    prepare_environment,
+    refuse,
+)
 from grace.engines.watchdog import TICK_S, silence
 from grace.errors import EngineDead, EngineError, InvalidInput, StateMismatch, UnsupportedModel
 from grace.prompt import Prompter
@@ -34,38 +42,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-TESTED = ("0.26", "0.32")  # lowest and highest vLLM whose seams were read and run
-_GIB = 2**30
-# Of the key-value cache on a CPU, in float32. vLLM's own are of 128 tokens, and only whole blocks are read from the
-# cache: an instruction of 20 tokens would be run again for every text.
-_CPU_BLOCK_TOKENS = 16
-# Of vLLM's arguments those under which the weights, or the config, are not read as they lie in the folder.
-_READ_OTHERWISE = frozenset(
-    {"config_format", "hf_config_path", "hf_overrides", "load_format", "model", "model_weights", "quantization"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class VllmOptions:
-    """How vLLM is run. Left at its default, a value is chosen for the machine."""
-
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: the checkpoint's on a GPU, float32 on a CPU
-    max_num_seqs: int = 64  # texts in one step
-    max_num_batched_tokens: int = 4096  # tokens in one step; longer prompts run in pieces
-    kv_cache_gib: float | None = None  # CPU: 2 GiB unless said; GPU: what gpu_memory_utilization leaves
-    kv_cache_blocks: int | None = None  # instead of kv_cache_gib, exactly
-    gpu_memory_utilization: float = 0.9
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    data_parallel_size: int = 1
-    enforce_eager: bool | None = None  # None: eager on a CPU, where compiling gains nothing, graphs on a GPU
-    prefix_caching: bool = True  # of the instruction; never of what is pooled
-    async_scheduling: bool | None = None  # None: as vLLM decides
-    metrics: bool = False  # keep vLLM's own, in prometheus_client's default registry of this process
-    model_label: str | None = None  # `model_name` in these; None: the checkpoint's name
-    silence_s: float = 300.0  # without an answer from the engine's process for so long, it hangs and is ended
-    niceness: int = 0  # of vLLM's process on a CPU: above 0, this one goes first where both want a core
-    extra: Mapping[str, Any] = field(default_factory=dict)  # any other of vLLM's engine arguments
+__all__ = ["VllmEngine", "VllmOptions"]
 
 
 class VllmEngine:
@@ -256,14 +233,14 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-        _check_version()
-        if not _READ_OTHERWISE & set(self._options.extra):
+        check_version()
+        if not READ_OTHERWISE & set(self._options.extra):
             weights.check(self._checkpoint)
-        arguments = AsyncEngineArgs(**self.engine_arguments(on_cpu))
+        asked = AsyncEngineArgs(**arguments(self._checkpoint, self._prompter, self._options, on_cpu=on_cpu))
         try:
-            config = arguments.create_engine_config()
-            self._refuse(config)
-            _check_room(config)
+            config = asked.create_engine_config()
+            refuse(self._checkpoint.name, config)
+            check_room(config)
             if self._options.async_scheduling is not None:
                 # The CPU platform switches it off while the config is made; set afterwards it holds.
                 config.scheduler_config.async_scheduling = self._options.async_scheduling
@@ -285,76 +262,6 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
 
-    def engine_arguments(self, on_cpu: bool) -> dict[str, Any]:
-        """What vLLM is started with."""
-        options = self._options
-        arguments: dict[str, Any] = {
-            "model": str(self._checkpoint.folder),
-            "served_model_name": options.model_label or self._checkpoint.name,
-            "skip_tokenizer_init": True,  # prompts are ids, and decoding is ours
-            "worker_cls": "grace.engines.vllm_worker.GraceWorker",
-            "dtype": "float32" if options.dtype == "auto" and on_cpu else options.dtype,
-            "max_model_len": self._checkpoint.context_tokens,
-            "max_num_seqs": options.max_num_seqs,
-            "max_num_batched_tokens": options.max_num_batched_tokens,
-            "enable_prefix_caching": options.prefix_caching,
-            "tensor_parallel_size": options.tensor_parallel_size,
-            "pipeline_parallel_size": options.pipeline_parallel_size,
-            "data_parallel_size": options.data_parallel_size,
-            "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
-            "generation_config": "vllm",  # the stop set is ours alone
-            "additional_config": {
-                "grace": {
-                    "segments": prompt.MAX_SEGMENTS,
-                    "rationale_segments": prompt.MAX_RATIONALE_SEGMENTS,
-                    "stop_ids": list(self._prompter.stop_ids),
-                    "segment_end_ids": list(self._prompter.segment_end_ids),
-                }
-            },
-        }
-        if options.kv_cache_blocks is not None:
-            arguments["num_gpu_blocks_override"] = options.kv_cache_blocks
-        if on_cpu:
-            arguments["kv_cache_memory_bytes"] = int((options.kv_cache_gib or 2) * _GIB)
-            if arguments["dtype"] == "float32" and _has_small_blocks():
-                arguments["block_size"] = _CPU_BLOCK_TOKENS
-        elif options.kv_cache_gib is not None:
-            arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
-        else:
-            arguments["gpu_memory_utilization"] = options.gpu_memory_utilization
-        return arguments | dict(options.extra)
-
-    def _refuse(self, config: Any) -> None:
-        reasons = {
-            "speculative decoding runs rows that are not accepted": config.speculative_config is not None,
-            "prefill context parallelism splits the states": getattr(
-                config.parallel_config, "prefill_context_parallel_size", 1
-            )
-            > 1,
-            "KV-sharing fast prefill skips rows": getattr(config.cache_config, "kv_sharing_fast_prefill", False),
-            "a KV connector brings positions that do not run": getattr(config, "kv_transfer_config", None) is not None,
-            "a pooling runner writes nothing": config.model_config.runner_type != "generate",
-        }
-        if broken := [reason for reason, holds in reasons.items() if holds]:
-            raise UnsupportedModel(f"{self._checkpoint.name}: sums would not be exact: {'; '.join(broken)}")
-
-
-def prepare_environment() -> bool:
-    """Set what vLLM reads from the environment before its first import; true on a machine without a GPU."""
-    import torch
-
-    on_cpu = not torch.cuda.is_available()
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if on_cpu:
-        # The worker then lives in the engine's process: it starts in half the time and runs faster on few cores.
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # A kernel is kept for each number of tokens a step may have. Making one costs nothing that could be measured;
-        # keeping the usual 1,024 of them costs hundreds of MiB, so that memory grew for the first half hour.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    return on_cpu
-
 
 def _give_way(processes: Iterable[Any], niceness: int) -> None:
     """Let every thread of these processes have a core after those that are less nice. Only Linux counts by thread."""
@@ -363,30 +270,6 @@ def _give_way(processes: Iterable[Any], niceness: int) -> None:
             with suppress(ProcessLookupError):  # it has ended meanwhile
                 now = os.getpriority(os.PRIO_PROCESS, int(thread.name))
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), now + niceness)
-
-
-def _check_room(config: Any) -> None:
-    """Whether the longest text fits into the key-value cache, as far as it was given a size.
-
-    vLLM asks the same, but in its own process: its answer is a line in the log, about settings that are not ours.
-    """
-    model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
-    if cache.block_size is None or model.get_sliding_window() is not None:
-        return
-    blocks = -(-model.max_model_len // cache.block_size) + 1  # it keeps one for itself
-    if cache.num_gpu_blocks_override is not None and cache.num_gpu_blocks_override < blocks:
-        raise EngineError(
-            f"a text of {model.max_model_len} tokens takes {blocks} blocks of the key-value cache, and there are "
-            f"{cache.num_gpu_blocks_override} (kv_cache_blocks)"
-        )
-    numbers = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
-    size = 1 if str(cache.cache_dtype).startswith("fp8") else model.dtype.itemsize
-    needed, room = blocks * cache.block_size * numbers * size, cache.kv_cache_memory_bytes
-    if room is not None and room < needed:
-        raise EngineError(
-            f"a text of {model.max_model_len} tokens takes {needed / _GIB:.3g} GiB of the key-value cache, and it has "
-            f"{room / _GIB:.3g} (kv_cache_gib): give it more, or a model with a shorter context"
-        )
 
 
 def _end(processes: Iterable[Any]) -> None:
@@ -414,19 +297,3 @@ def _nameless_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = script
-
-
-def _has_small_blocks() -> bool:
-    """Whether the CPU's attention kernel was seen to be exact with blocks of 16 tokens: of vLLM 0.32, on x86."""
-    from vllm import __version__ as version
-
-    return platform.machine() in ("x86_64", "AMD64") and version.startswith("0.32")
-
-
-def _check_version() -> None:
-    from vllm import __version__ as version
-
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    low, high = (tuple(int(part) for part in bound.split(".")) for bound in TESTED)
-    if not low <= numbers <= high:
-        raise UnsupportedModel(f"vLLM {version} is outside the tested range {TESTED[0]} to {TESTED[1]}")

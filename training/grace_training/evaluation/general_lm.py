@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grace.checkpoint import Checkpoint
-from grace.engines.vllm import prepare_environment
+from grace.engines.vllm_start import prepare_environment
 from grace_training.evaluation.general_data import Row
 from grace_training.evaluation.general_tasks import OURS, STOCK_FOLDERS, Task, specification
 from grace_training.evaluation.report_resample import score
