@@ -56,6 +56,7 @@ EXPECTED = ("200", "429")
 KINDS = ("usual", *ODD)
 GROWING = ("rss_mib", "descriptors", "threads")
 GIVEN_BACK = ("slots", "kv_blocks_share")
+KEPT_GAUGES = ("rss_mib", "rss_server_mib", "descriptors", "slots")  # minute by minute, to look for causes
 
 
 @dataclass
@@ -106,6 +107,7 @@ async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
     client.close()
     warm = seen.held[len(seen.held) // 10 :]
     figures: dict[str, Any] = {"minutes": options.minutes, "capacity_per_s": capacity, **seen.outcomes}
+    figures["each_minute"] = {gauge: averages(gauge, seen.held)[1] for gauge in KEPT_GAUGES}
     for gauge in GROWING:
         figures |= growth(gauge, warm)
     for gauge in GIVEN_BACK:
@@ -223,10 +225,13 @@ async def watch(server: Server, seen: Seen) -> None:
 def held(server: Server) -> dict[str, float]:
     """What the server's processes hold now."""
     root = psutil.Process(server.pid)
-    found = {"seconds": time.perf_counter(), "rss_mib": 0.0, "descriptors": 0.0, "threads": 0.0}
+    found = dict.fromkeys(("rss_mib", "rss_server_mib", "descriptors", "threads"), 0.0)
+    found["seconds"] = time.perf_counter()
     for process in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            found["rss_mib"] += process.memory_info().rss / 2**20
+            memory = process.memory_info().rss / 2**20
+            found["rss_mib"] += memory
+            found["rss_server_mib"] += memory * (process == root)
             found["descriptors"] += process.num_fds()
             found["threads"] += process.num_threads()
     found["slots"] = server.metric("grace_engine_slots")
@@ -234,15 +239,19 @@ def held(server: Server) -> dict[str, float]:
     return found
 
 
-def growth(gauge: str, samples: list[dict[str, float]]) -> dict[str, Any]:
-    """Slope over averages of a minute (of a tenth of the time, if that is less), and first and last of these."""
+def averages(gauge: str, samples: list[dict[str, float]]) -> tuple[list[float], list[float]]:
+    """Middles, in seconds, and means of each minute (of each tenth of the time, if that is less)."""
     start, total = samples[0]["seconds"], samples[-1]["seconds"] - samples[0]["seconds"]
     width = min(60.0, max(total / 10, SAMPLE_S))
     minutes: dict[int, list[float]] = {}
     for sample in samples:
         minutes.setdefault(int((sample["seconds"] - start) // width), []).append(sample[gauge])
-    at = [width * (number + 0.5) for number in minutes]
-    means = [float(np.mean(values)) for values in minutes.values()]
+    return [width * (number + 0.5) for number in minutes], [round(float(np.mean(v)), 2) for v in minutes.values()]
+
+
+def growth(gauge: str, samples: list[dict[str, float]]) -> dict[str, Any]:
+    """Slope over averages of a minute, and first and last of these."""
+    at, means = averages(gauge, samples)
     found = slope(at, means)
     return {
         f"{gauge}_per_hour": found.per_hour,
