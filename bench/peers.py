@@ -12,7 +12,10 @@ instruction too: theirs are held against sentence-transformers' with it.
 
 Two ways of asking, each interleaved over rounds, all servers up: `batches`, 8 callers with 32 texts a request, and
 `singles`, 32 callers with one text a request. STSBenchmark's sentences with `--data`, made-up ones of the same length
-without. No arm has a cache.
+without. No arm has a cache. An environment in which infinity starts:
+
+    pip install infinity-emb==0.0.77 "transformers<4.50" "sentence-transformers<5" "optimum<1.25" "numpy<2.3" \\
+        "click<8.2" "typer<0.16" torch uvicorn fastapi rich orjson prometheus-fastapi-instrumentator einops
 """
 
 from __future__ import annotations
