@@ -1,4 +1,4 @@
-"""`/v1/embeddings` in mode `direct` beside what one would otherwise run the same weights with, on the same texts.
+r"""`/v1/embeddings` in mode `direct` beside what one would otherwise run the same weights with, on the same texts.
 
   grace         `grace-serve`
   sentences     sentence-transformers in this process, batches of 32, sorted by length as it does
@@ -14,7 +14,7 @@ Two ways of asking, each interleaved over rounds, all servers up: `batches`, 8 c
 `singles`, 32 callers with one text a request. STSBenchmark's sentences with `--data`, made-up ones of the same length
 without. No arm has a cache. An environment in which infinity starts:
 
-    pip install infinity-emb==0.0.77 "transformers<4.50" "sentence-transformers<5" "optimum<1.25" "numpy<2.3" \\
+    pip install infinity-emb==0.0.77 "transformers<4.50" "sentence-transformers<5" "optimum<1.25" "numpy<2.3" \
         "click<8.2" "typer<0.16" torch uvicorn fastapi rich orjson prometheus-fastapi-instrumentator einops
 """
 
