@@ -15,7 +15,7 @@ Two ways of asking, each interleaved over rounds, all servers up: `batches`, 8 c
 without. No arm has a cache. An environment in which infinity starts:
 
     pip install infinity-emb==0.0.77 "transformers<4.50" "sentence-transformers<5" "optimum<1.25" "numpy<2.3" \
-        "click<8.2" "typer<0.16" torch uvicorn fastapi rich orjson prometheus-fastapi-instrumentator einops
+        "click<8.2" "typer<0.16" torch uvicorn fastapi rich orjson httptools prometheus-fastapi-instrumentator einops
 """
 
 from __future__ import annotations
