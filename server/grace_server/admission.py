@@ -35,11 +35,12 @@ class Admission:
         limits: Limits,
         metrics: Metrics,
         *,
+        generate_timeout_s: float,  # of one text inside the engine
         engines: Callable[[], int] = lambda: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._following, self._metrics, self._clock = following, metrics, clock
-        self._generate_timeout_s = limits.generate_timeout_s
+        self._generate_timeout_s = generate_timeout_s
         self._inside: set[asyncio.Timeout] = set()
         self.places = Places(limits, metrics, engines=engines, clock=clock)
 

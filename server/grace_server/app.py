@@ -171,7 +171,13 @@ async def _open(
     """Put up the stops of a text's way, last one first."""
     metrics: Metrics = app.state.metrics
     signer = Signer.load(settings.audit_key) if settings.audit_key else None
-    admission = Admission(engine, _limits(settings), metrics, engines=count_of(engine))
+    admission = Admission(
+        engine,
+        _limits(settings),
+        metrics,
+        generate_timeout_s=settings.generate_timeout_s,
+        engines=count_of(engine),
+    )
     in_flight = InFlight(admission, metrics)
     front: Stop = in_flight
     if settings.cache:
@@ -208,7 +214,6 @@ def _limits(settings: Settings) -> Limits:
         queued_requests=settings.max_queued_requests,
         queued_tokens=settings.max_queued_tokens,
         queue_timeout_s=settings.queue_timeout_s,
-        generate_timeout_s=settings.generate_timeout_s,
         deadline_s=settings.deadline_s,
         # Inside the engine nobody overtakes: it never holds more than half a step, or one text, of background work.
         background_requests=max(1, settings.max_num_seqs // 2) if settings.engine == "vllm" else 1,

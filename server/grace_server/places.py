@@ -37,7 +37,6 @@ class Limits:
     queued_requests: int
     queued_tokens: int
     queue_timeout_s: float
-    generate_timeout_s: float  # of one text inside the engine; the one limit here that `admission` keeps
     deadline_s: float | None = None
     background_requests: int | None = None  # of those running; None: half of them
 

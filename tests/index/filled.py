@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from grace.errors import InvalidInput
+from grace.representation import Job, Representation
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.edges import Edges
+from grace_server.index.model import Represent
 from grace_server.index.settings import CollectionSettings
 from tests.index.model import DictModel
 
@@ -35,6 +39,20 @@ def filled(folder: Path, edges: Edges | None = None, rows: int = ROWS) -> tuple[
     collection.upsert(documents)
     model.upsert(documents)
     return catalog, collection, model
+
+
+def refusing(word: str) -> Callable[[Represent], Represent]:
+    """Refuses texts that hold a word, as the engine refuses what it cannot take."""
+
+    def wrapped(represent: Represent) -> Represent:
+        async def refuse(job: Job) -> Representation:
+            if word in job.text:
+                raise InvalidInput(f"no {word} here", param="input")
+            return await represent(job)
+
+        return refuse
+
+    return wrapped
 
 
 def reopened(folder: Path) -> tuple[Catalog, Collection]:

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grace.errors import InvalidInput
-from grace.representation import Job, Representation
 from grace_server.index import indexes
 from grace_server.index.backlog import embed_pending
 from grace_server.index.description import describe
 from grace_server.index.matrix import Matrix
-from grace_server.index.model import Represent
 from tests.index.conftest import OpenService
-from tests.index.filled import SETTINGS, TWO
+from tests.index.filled import SETTINGS, TWO, refusing
 from tests.index.invariants import check
 
 
@@ -35,20 +32,11 @@ def once(work: Callable[..., Any], error: Exception) -> Callable[..., Any]:
     return fails
 
 
-def no_mills(represent: Represent) -> Represent:
-    async def refuse(job: Job) -> Representation:
-        if "mill" in job.text:
-            raise InvalidInput("no mills here", param="input")
-        return await represent(job)
-
-    return refuse
-
-
 @pytest.mark.parametrize("step", ["pending", "embedded", "failed"])
 async def test_embedding_goes_on_after_errors_of_sqlite_that_have_no_name_of_ours(
     open_service: OpenService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
-    async with open_service(wrap=no_mills) as service, asyncio.timeout(10):
+    async with open_service(wrap=refusing("mill")) as service, asyncio.timeout(10):
         await service.http.put("/indexes/a")
         collection = service.indexes.catalog.get("a")
         error = sqlite3.OperationalError("interrupted")

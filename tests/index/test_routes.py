@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from grace.attribution import score_of
-from grace.errors import InvalidInput
 from grace.representation import Job, Representation
 from grace_server.errors import Overloaded
 from grace_server.index.fusion import RANK_CONSTANT
 from grace_server.index.model import Represent
 from tests.index.conftest import OpenService, Service
+from tests.index.filled import refusing
 from tests.index.invariants import check
 
 TEXTS = {
@@ -176,23 +176,15 @@ async def test_accepted_documents_survive_a_restart_and_are_embedded_then(open_s
 
 
 async def test_a_document_that_cannot_be_embedded_is_listed_and_found_by_words(open_service: OpenService) -> None:
-    def picky(represent: Represent) -> Represent:
-        async def refuse(job: Job) -> Representation:
-            if "bridge" in job.text:
-                raise InvalidInput("no bridges here", param="input")
-            return await represent(job)
-
-        return refuse
-
-    async with open_service(wrap=picky) as service:
+    async with open_service(wrap=refusing("bridge")) as service:
         await service.http.put("/indexes/a")
         job = (await service.http.post("/indexes/a/documents", json={"documents": DOCUMENTS, "wait": True})).json()[
             "job"
         ]
         assert (job["state"], job["done"], job["failed"], job["left"]) == ("done", 2, 1, 0)
-        assert job["failures"] == [{"id": "bridge", "reason": "no bridges here"}]
+        assert job["failures"] == [{"id": "bridge", "reason": "no bridge here"}]
         failed = (await service.http.get("/indexes/a/documents", params={"state": "failed"})).json()["data"]
-        assert [(d["id"], d["reason"]) for d in failed] == [("bridge", "no bridges here")]
+        assert [(d["id"], d["reason"]) for d in failed] == [("bridge", "no bridge here")]
         assert (await search(service, query="bridge", method="lexical"))["hits"][0]["id"] == "bridge"
     async with open_service() as service:  # sent again, it is tried again
         again = await service.http.post("/indexes/a/documents", json={"documents": DOCUMENTS, "wait": True})

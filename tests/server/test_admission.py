@@ -16,12 +16,14 @@ from grace_server.places import Limits
 from grace_server.stop import in_background
 from tests.server.conftest import Serve, until
 
-WIDE = Limits(2, 10_000, 100, 1_000_000, queue_timeout_s=5, generate_timeout_s=5)
+WIDE = Limits(2, 10_000, 100, 1_000_000, queue_timeout_s=5)
 
 
-def make(prompter: Prompter, limits: Limits = WIDE, *, seconds: float = 0.05) -> tuple[Admission, FakeEngine, Metrics]:
+def make(
+    prompter: Prompter, limits: Limits = WIDE, *, seconds: float = 0.05, generate_timeout_s: float = 5
+) -> tuple[Admission, FakeEngine, Metrics]:
     engine, metrics = FakeEngine(prompter, seconds_per_text=seconds), Metrics()
-    return Admission(engine, limits, metrics), engine, metrics
+    return Admission(engine, limits, metrics, generate_timeout_s=generate_timeout_s), engine, metrics
 
 
 def all_released(metrics: Metrics) -> None:
@@ -104,6 +106,7 @@ async def test_the_hint_follows_the_observed_rate(prompter: Prompter) -> None:
         FakeEngine(prompter),
         replace(WIDE, running_requests=1, queued_requests=0),
         Metrics(),
+        generate_timeout_s=5,
         clock=lambda: now,
     )
     for _ in range(10):  # one text every four seconds
@@ -127,7 +130,7 @@ async def test_waiting_has_an_end(prompter: Prompter) -> None:
 
 
 async def test_an_engine_that_takes_too_long_is_given_up(prompter: Prompter) -> None:
-    admission, engine, metrics = make(prompter, replace(WIDE, generate_timeout_s=0.05), seconds=10)
+    admission, engine, metrics = make(prompter, seconds=10, generate_timeout_s=0.05)
     with pytest.raises(GenerationTimeout):
         await admission.represent(prompter.job("slow"))
     assert engine.cancelled == 1

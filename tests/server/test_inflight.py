@@ -91,7 +91,7 @@ async def test_who_joins_what_is_to_wait_in_the_background_brings_it_forward(
     prompter: Prompter, after_s: float, queued: int
 ) -> None:
     engine, metrics = FakeEngine(prompter, seconds_per_text=0.05), Metrics()
-    shared = InFlight(Admission(engine, replace(WIDE, running_requests=1), metrics), metrics)
+    shared = InFlight(Admission(engine, replace(WIDE, running_requests=1), metrics, generate_timeout_s=5), metrics)
     jobs = [prompter.job(f"text {i}") for i in range(6)]
     behind = begun_in_the_background(shared, jobs)
     await asyncio.sleep(after_s)
@@ -106,7 +106,7 @@ async def test_who_joins_what_is_to_wait_in_the_background_brings_it_forward(
 async def test_who_joins_what_waits_in_the_background_is_promised_what_requests_are(prompter: Prompter) -> None:
     engine, metrics = FakeEngine(prompter, seconds_per_text=30), Metrics()
     admission = Admission(
-        engine, replace(WIDE, running_requests=1, queue_timeout_s=0.05, generate_timeout_s=60), metrics
+        engine, replace(WIDE, running_requests=1, queue_timeout_s=0.05), metrics, generate_timeout_s=60
     )
     shared = InFlight(admission, metrics)
     jobs = [prompter.job(f"text {i}") for i in range(3)]

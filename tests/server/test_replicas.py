@@ -194,8 +194,8 @@ async def test_a_replica_answers_for_its_own_checkpoint_only(prompter: Prompter,
 async def test_admission_lets_in_as_many_as_all_replicas_hold(prompter: Prompter, job: Job) -> None:
     engines = 1
     engine = FakeEngine(prompter, seconds_per_text=60)
-    limits = Limits(2, 10_000, 100, 10**6, 60, 60)
-    admission = Admission(engine, limits, Metrics(), engines=lambda: engines)
+    limits = Limits(2, 10_000, 100, 10**6, queue_timeout_s=60)
+    admission = Admission(engine, limits, Metrics(), generate_timeout_s=60, engines=lambda: engines)
     texts = [prompter.job(f"Text {i}.") for i in range(8)]
     tasks = [asyncio.create_task(admission.represent(text)) for text in texts[:4]]
     await asyncio.sleep(0.01)

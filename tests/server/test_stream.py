@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httpx
@@ -25,7 +25,7 @@ from grace_server.places import Limits
 from grace_server.stop import Item, items_of
 from tests.server.conftest import Serve, Service, until
 
-LIMITS = Limits(1, 10_000, 100, 1_000_000, queue_timeout_s=5, generate_timeout_s=5)
+LIMITS = Limits(1, 10_000, 100, 1_000_000, queue_timeout_s=5)
 
 
 def events(body: str) -> list[tuple[str, dict[str, Any]]]:
@@ -223,9 +223,11 @@ async def test_who_leaves_while_he_reads_slowly_ends_the_writing_at_once(serve: 
     assert service.metric("grace_cancelled_total") == 1
 
 
-def admitted(prompter: Prompter, *, seconds: float, limits: Limits = LIMITS) -> tuple[Admission, FakeEngine, Metrics]:
+def admitted(
+    prompter: Prompter, *, seconds: float, limits: Limits = LIMITS, generate_timeout_s: float = 5
+) -> tuple[Admission, FakeEngine, Metrics]:
     engine, metrics = FakeEngine(prompter, seconds_per_text=seconds), Metrics()
-    return Admission(engine, limits, metrics), engine, metrics
+    return Admission(engine, limits, metrics, generate_timeout_s=generate_timeout_s), engine, metrics
 
 
 async def in_another_task(items: AsyncIterator[Item]) -> Item:
@@ -243,7 +245,7 @@ async def test_what_ends_the_writing_is_an_error_of_the_stream_whoever_reads_it(
 ) -> None:
     """Its first piece is read by the task of the request, the others by the one that sends them."""
     limit_s = 3 if error is GenerationTimeout else 60
-    admission, engine, metrics = admitted(prompter, seconds=8, limits=replace(LIMITS, generate_timeout_s=limit_s))
+    admission, engine, metrics = admitted(prompter, seconds=8, generate_timeout_s=limit_s)
     async with items_of(admission, prompter.job("a text")) as items:
         assert await anext(items) == "<think>"
         end(admission)
