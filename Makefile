@@ -7,7 +7,7 @@ MINUTES ?= 30
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help serve test lint format types bench soak lock audit docs generate clean tiny miniature
+.PHONY: help serve test lint format types bench soak lock audit docs generate clean tiny miniature passages
 
 help:
 	@echo "make serve   start the service with the bundled model (HOST=$(HOST) PORT=$(PORT); other GRACE_* variables configure it)"
@@ -19,6 +19,7 @@ help:
 	@echo "make generate make the synchronous Python client from the asynchronous one"
 	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours)"
 	@echo "make miniature the paper's tables on a backbone of their own (DATA=$(DATA); hours)"
+	@echo "make passages its second study: larger steps, longer texts (DATA=$(DATA); hours)"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
 	@echo "make audit   ask for known vulnerabilities of what is locked (needs the internet)"
 
@@ -93,6 +94,13 @@ miniature: .venv/installed
 	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --work .miniature --minutes 12 --contrastive-weight 0
 	$(BIN)/python -m grace_training.tiny.miniature --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.miniature_page --pack .miniature
+
+passages: .venv/installed
+	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA) --work .passages
+	$(BIN)/python -m grace_training.tiny.pretrain --work .passages $(call minutes,28)
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) --work .passages $(call minutes,12) --contrastive-weight 0
+	$(BIN)/python -m grace_training.tiny.miniature --data $(DATA) --work .passages --study passages
+	$(BIN)/python -m grace_training.tiny.miniature_page --pack .passages --study passages
 
 clean:
 	rm -rf .venv

@@ -6,15 +6,18 @@ import gzip
 import json
 import lzma
 import os
+import random
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from grace_training.config import GraceConfig
 from grace_training.recipe import load_recipe
-from grace_training.tiny import corpus, miniature, miniature_page
+from grace_training.tiny import corpus, miniature, miniature_page, pairs, passages
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -26,15 +29,20 @@ def opened(path: Path) -> Any:
     return opener(path, "wt", encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", miniature.ARMS)
+@pytest.mark.parametrize("name", miniature.EVERY)
 def test_an_arm_is_a_recipe(name: str, tmp_path: Path) -> None:
-    arm = miniature.ARMS[name]
+    arm = miniature.EVERY[name]
     words = [f"{key}={value}" for key, value in arm.settings.items()]
     recipe = load_recipe([miniature.RECIPE], [*words, "data=x.jsonl", f"output_dir={tmp_path}"])
     assert (recipe.method == "simcse" or recipe.settings.get("objective") == "unsupervised") is arm.unsupervised
     if recipe.method == "grace":
         config = GraceConfig(**recipe.settings)
-        assert config.per_device_train_batch_size // config.num_generations == 8  # as many examples as the baselines
+        if name in miniature.ARMS:
+            assert (
+                config.per_device_train_batch_size // config.num_generations == 8
+            )  # as many examples as the baselines
+        else:
+            assert config.symmetric
 
 
 def test_arms_differ_in_what_they_are_named_after() -> None:
@@ -70,7 +78,7 @@ def test_what_is_measured_on_was_not_met_in_training(tmp_path: Path, monkeypatch
                 stream.write((json.dumps(row) if entry.fields else text) + "\n")
     monkeypatch.setattr(miniature, "EXAMPLES", 6)
     monkeypatch.setattr(miniature, "HELD_OUT", 2)
-    miniature.prepare(tmp_path, data)
+    miniature.prepare(tmp_path, data, {"mixed"})
 
     train, held_out = rows(tmp_path / "mixed/train.jsonl"), rows(tmp_path / "mixed/heldout.jsonl")
     met = {row[side] for row in train for side in ("query", "positive")}
@@ -82,13 +90,56 @@ def test_what_is_measured_on_was_not_met_in_training(tmp_path: Path, monkeypatch
     assert all(corpus.is_held_out(row["text"]) for row in general)
 
 
-def test_the_page_says_what_the_archive_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("study", miniature.STUDIES)
+def test_the_page_says_what_the_archive_says(study: str, tmp_path: Path) -> None:
     text = miniature_page.PAGE.read_text(encoding="utf-8")
-    with tarfile.open(miniature_page.ARCHIVE) as packed:
+    with tarfile.open(miniature_page.ARCHIVES[study]) as packed:
         packed.extractall(tmp_path, filter="data")
-    made = miniature_page.parts(tmp_path)
+    made = miniature_page.parts(tmp_path, study)
+    assert miniature_page.ABSENT not in made.values()
     assert miniature_page.page(text, made) == text, "python -m grace_training.tiny.miniature_page"
-    assert miniature_page.page(text, {**made, "main": "| another |"}) != text
+    assert miniature_page.page(text, {**made, f"{study}:main": "| another |"}) != text
+
+
+def of_numbers(count: int, *, contradicted: bool) -> pairs.Kind:
+    def pair(row: dict[str, Any], rng: np.random.Generator) -> pairs.Pair:
+        asked, said, denied = (pairs.Example("document", f"{word} {row['n']}") for word in ("asks", "says", "denies"))
+        return pairs.Pair(asked.text, asked, said, denied if contradicted else None)
+
+    return pairs.Kind([{"n": n % (count - 2)} for n in range(count)], pair, 1.0, long=False)
+
+
+def test_no_text_of_the_passages_is_met_twice_and_each_has_its_share() -> None:
+    kinds = {name: of_numbers(50, contradicted=name == "caption") for name in passages.SHARES}
+    kinds = {name: replace(kind, draw=named(name, kind.draw)) for name, kind in kinds.items()}
+    train, held_out = passages.draw(kinds, examples=60, held_out=20, rng=np.random.default_rng(0))
+    texts = [row[side] for row in train + held_out for side in ("query", "positive")]
+    assert len(set(texts)) == len(texts)
+    for name, share in passages.SHARES.items():
+        assert sum(row["source"] == name for row in train + held_out) == round(share * 80)
+        assert sum(row["source"] == name for row in held_out) == round(share * 20)
+    assert (train, held_out) == passages.draw(kinds, examples=60, held_out=20, rng=np.random.default_rng(0))
+
+
+def named(name: str, draw: Any) -> Any:
+    def drawn(row: dict[str, Any], rng: np.random.Generator) -> pairs.Pair:
+        pair = draw(row, rng)
+        first, second = (replace(e, text=f"{name} {e.text}") for e in (pair.first, pair.second))
+        return replace(pair, first=first, second=second)
+
+    return drawn
+
+
+def test_every_triple_has_a_negative_and_never_its_own_positive() -> None:
+    examples = [
+        {"query": f"q{n}", "positive": f"p{n}", "negatives": ["its own"] if n % 3 == 0 else []} for n in range(9)
+    ]
+    whole = passages.filled(examples, random.Random(0))
+    assert [row["negatives"] for row in whole[::3]] == [["its own"]] * 3
+    assert all(len(row["negatives"]) == 1 and row["negatives"] != [row["positive"]] for row in whole)
+    assert examples[1]["negatives"] == []
+    with pytest.raises(ValueError, match="another example"):
+        passages.filled(examples[1:2], random.Random(0))
 
 
 def test_an_archive_of_the_same_files_is_the_same_archive(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The paper's tables in miniature: arms trained from one small backbone on one mixture, three seeds each, then judged.
 
     python -m grace_training.tiny.miniature --data DATA             # hours; called again, it resumes
+    python -m grace_training.tiny.miniature --data DATA --study passages
     grace-eval report .miniature/results --out miniature.html       # the tables, from what is saved there
 
 The backbone is the language model of `pretrain` after a `finetune` that taught it rationales and no vectors
@@ -28,7 +29,7 @@ from tokenizers import Tokenizer
 from grace_training import cli, mix
 from grace_training.errors import TrainingError
 from grace_training.evaluation import cli as evaluation
-from grace_training.tiny import corpus, export, measure, model
+from grace_training.tiny import corpus, export, measure, model, passages
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Arm:
 
     settings: dict[str, Any] = field(default_factory=dict)
     unsupervised: bool = False  # trained on the texts alone
+    data: tuple[str, str] = ("mixed", "train")  # folder of the mixture, and the file of it to train on
     compared: bool = False  # read out in every way, not only as its checkpoint is served
 
 
@@ -76,6 +78,30 @@ ARMS = {
     "pool-rationale": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "rationale"}),
 }
 
+# Passages, and steps of 64 texts to write for instead of 8; queries take their turn, for a search begins at one. Adam
+# scales what it gets, so a weight of 10 lets the joint gradient lead; `beta` holds the language beside it.
+LARGER: dict[str, Any] = {
+    "max_input_tokens": 128,
+    "max_steps": 60,
+    "eval_steps": 30,
+    "eval_limit": 150,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 4,
+    "bf16": True,
+}
+BOTH_SIDES: dict[str, Any] = {"preset": "improved", "symmetric": True, "per_device_train_batch_size": 128, **LARGER}
+JOINT: dict[str, Any] = {"num_generations": 2, "joint_weight": 10.0, "beta": 1.0, "learning_rate": 3e-4}
+PASSAGES = {
+    "passages-contrastive": Arm(
+        {"method": "contrastive", "per_device_train_batch_size": 64, "learning_rate": 3e-4, **LARGER},
+        data=("passages", "triples"),
+    ),
+    "passages-joint": Arm({**BOTH_SIDES, **JOINT}, compared=True, data=("passages", "train")),
+    "passages-improved": Arm({**BOTH_SIDES, "num_generations": 8, "learning_rate": 3e-5}, data=("passages", "train")),
+}
+STUDIES = {"paper": ARMS, "passages": PASSAGES}
+EVERY = {**ARMS, **PASSAGES}
+
 
 def backbone(work: Path, data: Path) -> Path:
     """The checkpoint that every arm starts from."""
@@ -97,22 +123,29 @@ def backbone(work: Path, data: Path) -> Path:
     return folder
 
 
-def prepare(work: Path, data: Path) -> None:
-    """The mixture of triples, the same texts one by one, and the texts of general ability."""
-    mixed, general = work / "mixed", work / "general"
-    if not (mixed / "texts.jsonl").exists():
-        sources = [str(data / source) for source in SOURCES]
-        counts = ["--rows", str(EXAMPLES), "--held-out-rows", str(HELD_OUT), "--longest", str(WORDS)]
-        _checked(mix.main([*sources, "--folder", str(mixed), "--negatives", "1", *counts]), "mix")
-        rows = [json.loads(line) for line in (mixed / "train.jsonl").read_text(encoding="utf-8").splitlines()]
-        texts = dict.fromkeys(row[side] for row in rows for side in ("query", "positive"))
-        _write(mixed / "texts.jsonl", [{"text": text} for text in texts])
+def prepare(work: Path, data: Path, mixtures: set[str]) -> None:
+    """The mixtures that arms ask for, and the texts of general ability."""
+    general = work / "general"
+    if "mixed" in mixtures and not (work / "mixed" / "texts.jsonl").exists():
+        _mix(work / "mixed", data)
+    if "passages" in mixtures and not (work / "passages" / "train.jsonl").exists():
+        passages.write(data, work / "passages")
     if not (general / "summaries.jsonl").exists():
         general.mkdir(parents=True, exist_ok=True)
         _write(general / "text.jsonl", [{"text": text} for _, text in measure.held_out_texts(data, GENERAL)])
         entry = corpus.source("scitldr")
         papers = [row for row in corpus.records(data, "scitldr") if corpus.is_held_out(corpus.key_text(entry, row))]
         _write(general / "summaries.jsonl", [{"text": row["text"], "summary": row["summary"]} for row in papers])
+
+
+def _mix(folder: Path, data: Path) -> None:
+    """Triples, and the same texts one by one."""
+    sources = [str(data / source) for source in SOURCES]
+    counts = ["--rows", str(EXAMPLES), "--held-out-rows", str(HELD_OUT), "--longest", str(WORDS)]
+    _checked(mix.main([*sources, "--folder", str(folder), "--negatives", "1", *counts]), "mix")
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = dict.fromkeys(row[side] for row in rows for side in ("query", "positive"))
+    _write(folder / "texts.jsonl", [{"text": text} for text in texts])
 
 
 def run(arm: str, seed: int, work: Path, samples: int | None) -> str:
@@ -126,7 +159,7 @@ def run(arm: str, seed: int, work: Path, samples: int | None) -> str:
             readings = [["--row", "base", *direct], ["--row", "reasoning", *every]]
         else:
             checkpoint = _trained(arm, seed, work, folder)
-            readings = [every if ARMS[arm].compared else []]
+            readings = [every if EVERY[arm].compared else []]
         shared = ["--model", checkpoint, "--out", str(work / "results"), "--label", arm]
         limit = ["--limit", str(samples)] if samples else []
         for reading in readings:
@@ -140,19 +173,27 @@ def run(arm: str, seed: int, work: Path, samples: int | None) -> str:
 def _trained(arm: str, seed: int, work: Path, folder: Path) -> str:
     final = folder / "final"
     if not (final / "grace.json").exists():
-        chosen = ARMS[arm]
-        train = work / "mixed" / ("texts.jsonl" if chosen.unsupervised else "train.jsonl")
+        chosen = EVERY[arm]
+        mixture, file = chosen.data
         settings = {
             "model": work / NAME,
-            "data": train,
-            "eval_data": work / "mixed" / "heldout.jsonl",
+            "data": work / mixture / f"{'texts' if chosen.unsupervised else file}.jsonl",
+            "eval_data": work / mixture / "heldout.jsonl",
             "output_dir": folder,
             "seed": seed,
             **chosen.settings,
         }
         words = [f"{key}={value}" for key, value in settings.items()]
         _checked(cli.main(["--config", str(RECIPE), *words]), f"{arm}-{seed}: grace-train")
+        _judged_alike(final / "grace.json")
     return str(final)
+
+
+def _judged_alike(served: Path) -> None:
+    """Cut texts where the backbone cuts them, however short an arm's training kept them."""
+    config = json.loads(served.read_text(encoding="utf-8"))
+    config["max_input_tokens"] = MAX_INPUT
+    served.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _checked(status: int, what: str) -> None:
@@ -181,7 +222,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(".miniature"))
-    parser.add_argument("--arms", default=",".join([NAME, *ARMS]), help="of them all, separated by commas")
+    parser.add_argument("--study", choices=STUDIES, default="paper", help="the paper's tables, or the one of passages")
+    parser.add_argument("--arms", help="of the study's, separated by commas")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--samples", type=int, help="draw so many samples per task, always the same ones")
     options = parser.parse_args()
@@ -189,9 +231,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # a core each
 
     backbone(options.work, options.data)
-    prepare(options.work, options.data)
     # Arm by arm within a seed: what was stopped early has whole seeds.
-    chosen = options.arms.split(",")
+    chosen = options.arms.split(",") if options.arms else [NAME, *STUDIES[options.study]]
+    prepare(options.work, options.data, {EVERY[arm].data[0] for arm in chosen if arm != NAME})
     jobs = [(arm, seed) for seed in SEEDS[: options.seeds] for arm in chosen if arm != NAME or seed == SEEDS[0]]
     context = multiprocessing.get_context("spawn")
     cores: multiprocessing.Queue[int] = context.Queue()
