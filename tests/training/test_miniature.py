@@ -34,7 +34,9 @@ def test_an_arm_is_a_recipe(name: str, tmp_path: Path) -> None:
     arm = miniature.EVERY[name]
     words = [f"{key}={value}" for key, value in arm.settings.items()]
     recipe = load_recipe([miniature.RECIPE], [*words, "data=x.jsonl", f"output_dir={tmp_path}"])
-    assert (recipe.method == "simcse" or recipe.settings.get("objective") == "unsupervised") is arm.unsupervised
+    assert (recipe.method == "simcse" or recipe.settings.get("objective") == "unsupervised") is (
+        arm.data == miniature.TEXTS
+    )
     if recipe.method == "grace":
         config = GraceConfig(**recipe.settings)
         if name in miniature.ARMS:

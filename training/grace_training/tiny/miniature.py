@@ -46,13 +46,18 @@ EXAMPLES, HELD_OUT, WORDS = 400, 50, 24  # of each source, to train on and to me
 GENERAL = 100  # held-out texts that general ability is measured on
 
 
+TEXTS = ("mixed", "texts")
+
+
 @dataclass(frozen=True)
 class Arm:
     """One line of a table: what it changes of the recipe."""
 
     settings: dict[str, Any] = field(default_factory=dict)
-    unsupervised: bool = False  # trained on the texts alone
-    data: tuple[str, str] = ("mixed", "train")  # folder of the mixture, and the file of it to train on
+    data: tuple[str, str] = (
+        "mixed",
+        "train",
+    )  # folder of the mixture, and the file of it to train on; `texts` are single
     compared: bool = False  # read out in every way, not only as its checkpoint is served
 
 
@@ -62,11 +67,11 @@ BASELINE: dict[str, Any] = {"per_device_train_batch_size": 8}
 REWARD = {"learning_rate": 2e-5}
 ARMS = {
     "contrastive": Arm({"method": "contrastive", "learning_rate": 3e-4, **BASELINE}),
-    "simcse": Arm({"method": "simcse", **BASELINE}, unsupervised=True),
+    "simcse": Arm({"method": "simcse", **BASELINE}, data=TEXTS),
     "joint": Arm({"preset": "improved", "joint_weight": 1.0}, compared=True),
     "improved": Arm({"preset": "improved", **REWARD}),
     "paper": Arm({"preset": "paper", **REWARD}),
-    "unsupervised": Arm({"preset": "improved", "objective": "unsupervised", **REWARD}, unsupervised=True),
+    "unsupervised": Arm({"preset": "improved", "objective": "unsupervised", **REWARD}, data=TEXTS),
     "official": Arm({"preset": "official", **REWARD}),
     "dapo": Arm({"preset": "paper", "algorithm": "dapo", **REWARD}),
     "reinforce-pp": Arm({"preset": "paper", "algorithm": "reinforce++", **REWARD}),
@@ -177,7 +182,7 @@ def _trained(arm: str, seed: int, work: Path, folder: Path) -> str:
         mixture, file = chosen.data
         settings = {
             "model": work / NAME,
-            "data": work / mixture / f"{'texts' if chosen.unsupervised else file}.jsonl",
+            "data": work / mixture / f"{file}.jsonl",
             "eval_data": work / mixture / "heldout.jsonl",
             "output_dir": folder,
             "seed": seed,
