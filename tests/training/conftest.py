@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from datasets import Dataset
 
 from grace.checkpoint import Checkpoint
+from grace.engines.transformers import TransformersEngine
 from grace.prompt import Prompter
 from grace_training.config import GraceConfig
 from grace_training.data import Example, training_rows
@@ -97,6 +99,22 @@ def words(tmp_path: Path, model_folder: Path) -> list[str]:
         "gradient_checkpointing": False,
     }
     return [f"{key}={value}" for key, value in settings.items()]
+
+
+def embed(folder: Path, text: str, mode: Any) -> Any:
+    """Its representation of one text, by the engine that serves it."""
+
+    async def run() -> Any:
+        checkpoint = Checkpoint.load(folder)
+        prompter = Prompter(checkpoint)
+        engine = TransformersEngine(checkpoint, prompter)
+        await engine.start()
+        try:
+            return await engine.represent(prompter.job(text, mode=mode))
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
 
 
 def make_config(folder: Path, **settings: Any) -> GraceConfig:

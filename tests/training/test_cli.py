@@ -21,7 +21,7 @@ from grace_training.errors import BadRecipe, SaveFailed
 from grace_training.export import Provenance
 from grace_training.recipe import load_recipe
 from grace_training.run import Run
-from tests.training.conftest import examples
+from tests.training.conftest import embed, examples
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 BACKBONE = "qwen2.5-1.5b-supervised.yaml"
@@ -35,20 +35,6 @@ INERT = {  # what is not both of them, the published reward's
     "cpu-smoke": set(),
     **{path.stem: {HARD} for path in RECIPES if "unsupervised" in path.stem},
 }
-
-
-def embed(folder: Path, text: str, mode: Any) -> Any:
-    async def run() -> Any:
-        checkpoint = Checkpoint.load(folder)
-        prompter = Prompter(checkpoint)
-        engine = TransformersEngine(checkpoint, prompter)
-        await engine.start()
-        try:
-            return await engine.represent(prompter.job(text, mode=mode))
-        finally:
-            await engine.close()
-
-    return asyncio.run(run())
 
 
 def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Path, capsys: Any) -> None:
@@ -289,6 +275,28 @@ def test_a_dry_run_says_what_would_happen(words: list[str], tmp_path: Path, caps
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_of_a_baseline_counts_its_batches(words: list[str], capsys: Any) -> None:
+    words = [word for word in words if not word.startswith("max_steps")]
+    assert main([*words, "method=simcse", "per_device_train_batch_size=5", "num_train_epochs=2", "--dry-run"]) == 0
+    assert "steps      6; an epoch is 3" in capsys.readouterr().out
+    assert main([*words, "method=simcse", "per_device_train_batch_size=1", "--dry-run"]) == 2
+    assert "per_device_train_batch_size must be at least 2" in capsys.readouterr().err
+
+
+def test_the_best_weights_carry_their_own_scores(words: list[str], tmp_path: Path) -> None:
+    chosen = ["load_best_model_at_end=true", "metric_for_best_model=infonce", "greater_is_better=false"]
+    # The worst of them, since the reward rises: not the last step's.
+    assert main([*words, *chosen, "eval_steps=1", "learning_rate=1e-2", "max_steps=3"]) == 0
+    provenance = Checkpoint.load(tmp_path / "run" / "final").config.provenance
+    history = json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8"))
+    measured = {entry["step"]: entry["eval_infonce"] for entry in history if "eval_infonce" in entry and entry["step"]}
+    worst = min(measured, key=lambda step: measured[step])
+    assert provenance["steps"] == worst
+    assert provenance["scores"]["eval_infonce"] == measured[worst]
+    kept = (tmp_path / "run" / f"checkpoint-{worst}" / "model.safetensors").read_bytes()
+    assert (tmp_path / "run" / "final" / "model.safetensors").read_bytes() == kept
+
+
 def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, capsys: Any) -> None:
     assert main([*words, "--check"]) == 0
     assert "4 examples that share a text with the held-out data" in capsys.readouterr().out
@@ -315,6 +323,13 @@ def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, 
         ("model=nowhere/at/all", "neither a folder nor a hub id"),
         ("num_generations=1", "at least 2"),
         ("push_to_hub=name", "owner/name"),
+        ("dropout=much", "dropout must be a number"),
+        ("reward=0.1", "reward must be a mapping"),
+        ("reward.temperature=cold", "reward.temperature must be a number, not 'cold'"),
+        ("reward.length_cost=true", "reward.length_cost must be a number, not True"),
+        ("reward.contrast=1", "reward.contrast must be a text, not 1"),
+        ("reward.skip_duplicates=1", "reward.skip_duplicates must be true or false, not 1"),
+        ("reward.dimensions=32", "reward.dimensions must be a list of whole numbers above 0, not 32"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line_of_error(words: list[str], word: str, message: str, capsys: Any) -> None:
@@ -322,6 +337,15 @@ def test_a_setting_that_cannot_be_is_one_line_of_error(words: list[str], word: s
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("grace-train: ")
     assert message in error
+
+
+def test_a_number_without_a_point_is_a_number_wherever_it_stands(words: list[str]) -> None:
+    """YAML reads 1e-1 as a text."""
+    given = ["dropout=1e-1", "reward.temperature=1e-1", "reward.length_cost=1e-3", "learning_rate=1e-6"]
+    run = Run(load_recipe([], [*words, *given]), only_plan=True)
+    assert run.recipe.dropout == 0.1
+    assert run.args.learning_rate == 1e-6
+    assert (run.args.reward_settings().temperature, run.args.reward_settings().length_cost) == (0.1, 0.001)
 
 
 def test_later_recipes_and_words_win(tmp_path: Path) -> None:
@@ -354,6 +378,11 @@ def test_every_recipe_can_be_looked_through_without_its_gpu(
         assert config.bf16
         assert config.use_vllm
         assert deviations(config) == list(ALWAYS)  # the published settings, whole
+        four = next(line for line in path.read_text(encoding="utf-8").splitlines() if "steps_per_generation=" in line)
+        released = four.strip("# ").split(")")[0].split()
+        config = Run(load_recipe([path], [f"model={model_folder}", *files, *released]), only_plan=True).args
+        assert config.steps_per_generation == 4 * config.gradient_accumulation_steps
+        assert config.generation_batch_size == 64 * 8
 
 
 def test_a_finished_checkpoint_is_pushed_where_it_was_told(words: list[str], tmp_path: Path, monkeypatch: Any) -> None:

@@ -55,6 +55,11 @@ def test_csv_parquet_and_plain_text(tmp_path: Path) -> None:
         writer.writerows([["question", "answer"], ["q, one", "p\none"], ["q two", "p two"]])
     mapped = read(str(tmp_path / "a.csv"), "supervised", columns={"query": "question", "positive": "answer"})
     assert [(e.query, e.positive) for e in mapped.examples] == [("q, one", "p\none"), ("q two", "p two")]
+    (tmp_path / "b.csv").write_text("query,positive,negative\nq one,p one,\nq two,p two,n two\n", encoding="utf-8")
+    assert [e.negatives for e in read(str(tmp_path / "b.csv"), "supervised").examples] == [(), ("n two",)]
+    (tmp_path / "c.csv").write_text("query,positive\nq one,\n", encoding="utf-8")
+    with pytest.raises(BadData, match=r"c\.csv:2: positive must be a text that is not empty"):
+        read(str(tmp_path / "c.csv"), "supervised")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TRIPLES[:1]), tmp_path / "a.parquet")
     assert read(str(tmp_path / "a.parquet"), "supervised").examples[0].negatives == ("n one",)
     (tmp_path / "a.txt").write_text("one\n\ntwo\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from grace_training.errors import BadRecipe
 from grace_training.presets import ALGORITHMS, PRESETS, Algorithm, Objective, PresetName, RewardSettings, preset
 
 PoolIn = Literal["generation", "logprob", "forward"]
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
 
 
 @dataclass
@@ -79,16 +80,15 @@ class GraceConfig(GRPOConfig):
         Raises:
             BadRecipe: an unknown field, or a value that makes no sense.
         """
+        if not isinstance(self.reward, dict):
+            raise BadRecipe(f"reward must be a mapping of its fields, not {self.reward!r}")
         known = {f.name for f in fields(RewardSettings)}
         if unknown := sorted(set(self.reward) - known):
             raise BadRecipe(f"reward has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         settings = preset(self.preset, self.objective)
         if self.algorithm == "dapo":
             settings = replace(settings, overlong_buffer=max(1, (self.max_completion_length or 1) // 5))
-        changes = dict(self.reward)
-        if "dimensions" in changes:
-            changes["dimensions"] = tuple(changes["dimensions"])
-        settings = replace(settings, **changes)
+        settings = replace(settings, **{name: _as_field(name, value) for name, value in self.reward.items()})
         if settings.temperature <= 0:
             raise BadRecipe("reward.temperature must be above 0")
         if settings.contrast not in ("margin", "infonce") or settings.hard not in ("anchor", "rollout"):
@@ -150,3 +150,16 @@ class GraceConfig(GRPOConfig):
                 f"save_steps {self.save_steps} falls inside a generation of {every} micro-steps: such a checkpoint "
                 "would not resume exactly"
             )
+
+
+def _as_field(name: str, value: Any) -> Any:
+    """A value of `reward` in the type of its field."""
+    wanted = getattr(RewardSettings(), name)
+    if isinstance(wanted, tuple):
+        if not isinstance(value, list | tuple) or not all(type(size) is int and size > 0 for size in value):
+            raise BadRecipe(f"reward.{name} must be a list of whole numbers above 0, not {value!r}")
+        return tuple(value)
+    fits = type(value) in (int, float) if type(wanted) in (int, float) else isinstance(value, type(wanted))
+    if not fits:
+        raise BadRecipe(f"reward.{name} must be {_KINDS[type(wanted)]}, not {value!r}")
+    return value

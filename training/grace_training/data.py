@@ -119,6 +119,8 @@ def _examples(row: Any, objective: Objective, columns: Mapping[str, str], where:
     def value(name: str, *, needed: bool) -> Any:
         names = (columns[name],) if name in columns else (name, *_OTHER_NAMES[name])
         found = next((row[n] for n in names if n in row and row[n] is not None), None)
+        if found is None and needed and any(n in row for n in names):
+            raise BadData(f"{where}: {name} must be a text that is not empty")
         if found is None and needed:
             raise BadData(f"{where}: no column {names[0]!r}; the row has {', '.join(map(str, row)) or 'none'}")
         return found
@@ -216,6 +218,8 @@ def _csv_rows(stream: TextIO, name: str) -> Iterator[tuple[str, Any]]:
         where = f"{name}:{reader.reader.line_num}"
         if isinstance(row, dict) and None in row:
             row = BadData(f"{where}: {len(row[None])} more cells than the {len(columns)} columns of the header")
+        elif isinstance(row, dict):
+            row = {column: cell or None for column, cell in row.items()}  # CSV has no other way to say "none"
         yield where, row
 
 

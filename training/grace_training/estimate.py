@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from grace_training.run import Run
@@ -17,6 +18,9 @@ def plan(run: Run) -> list[str]:
     per_generation = args.generation_batch_size // K
     steps_each = max(1, args.steps_per_generation // args.gradient_accumulation_steps) * args.num_iterations
     per_epoch = rows // per_generation * steps_each
+    if run.recipe.method != "grace":  # no generations; the last batch may be a smaller one
+        batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+        per_epoch = math.ceil(len(data.examples) / batch)
     steps = args.max_steps if args.max_steps > 0 else int(per_epoch * args.num_train_epochs)
     texts = per_generation * (1 + args.num_negatives) + (per_generation if args.algorithm == "remax" else 0)
     sample = [run.prompter.job(e.positive) for e in data.examples[:200]]
@@ -28,7 +32,7 @@ def plan(run: Run) -> list[str]:
         f"method     {run.recipe.method}, preset {args.preset}, algorithm {args.algorithm}, {args.objective}",
         f"steps      {steps}; an epoch is {per_epoch}",
     ]
-    if per_generation > rows:
+    if run.recipe.method == "grace" and per_generation > rows:
         lines.append(f"warning    a generation takes {per_generation} examples, there are {rows}: no step will be made")
     if run.recipe.method == "grace":
         lines += [

@@ -36,6 +36,7 @@ class Provenance:
     inert: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()  # from the paper
     unused: tuple[str, ...] = ()  # settings that mean nothing to the method
+    share: float = 1.0  # of the change from the base that was kept: `interpolate`
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ def model_card(
         f"Pooling `{config.pooling}`, at most {config.max_input_tokens} tokens of text and "
         f"{config.max_rationale_tokens} of rationale. {provenance.steps} steps from the base model, "
         f"whose fingerprint is `{provenance.base_fingerprint}`.",
+        *([f"Of what they changed, {provenance.share:.0%} is kept."] if provenance.share < 1 else []),
         "",
         *_table("Settings that differ from the defaults", provenance.settings),
         *_table("Data (fingerprints of the rows read)", provenance.data),

@@ -83,14 +83,19 @@ def _check(recipe: Recipe) -> None:
         raise BadRecipe("push_to_hub must be a hub id such as owner/name")
     for key, value in recipe.settings.items():
         # YAML reads 1e-6 as a text: only a point makes it a number. And it reads a bare no as False.
-        if isinstance(value, str) and _number(value) is not None:
-            recipe.settings[key] = _number(value)
-        elif value is False and key.endswith("_strategy"):
-            recipe.settings[key] = "no"
+        recipe.settings[key] = "no" if value is False and key.endswith("_strategy") else _read(value)
+    recipe.dropout = _read(recipe.dropout)
+    if not isinstance(recipe.dropout, int | float) or not 0 <= recipe.dropout < 1:
+        raise BadRecipe(f"dropout must be a number from 0 to below 1, not {recipe.dropout!r}")
 
 
-def _number(text: str) -> float | None:
+def _read(value: Any) -> Any:
+    """Numbers that YAML left as text, wherever they are."""
+    if isinstance(value, dict):
+        return {key: _read(inner) for key, inner in value.items()}
+    if not isinstance(value, str):
+        return value
     try:
-        return float(text)
+        return float(value)
     except ValueError:
-        return None
+        return value

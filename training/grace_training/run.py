@@ -47,8 +47,13 @@ class Run:
         if only_plan and not torch.cuda.is_available():
             settings["use_cpu"] = True  # transformers refuses bfloat16 without a GPU otherwise
         if recipe.method != "grace":
-            # A baseline has no groups; any batch size will do.
-            settings["num_generations"] = max(2, int(settings.get("per_device_train_batch_size", 8)))
+            # A baseline has no groups; any batch that has someone to be told apart from will do.
+            size = int(settings.get("per_device_train_batch_size", 8))
+            if size < 2:
+                raise BadRecipe(
+                    "per_device_train_batch_size must be at least 2: a text is told from others of its batch"
+                )
+            settings["num_generations"] = size
         self.args = GraceConfig(**settings)
         self.prompter: Prompter = open_policy(
             recipe.model,
@@ -183,11 +188,16 @@ class Run:
         return self._export(trainer.state, scores, samples, save=lambda folder: self._save(trainer, folder), main=main)
 
     def _final_scores(self, trainer: GraceTrainer) -> dict[str, float]:
-        """The held-out figures of the last step, which may have been measured already."""
-        last: dict[str, float] = trainer.state.log_history[-2] if len(trainer.state.log_history) > 1 else {}
-        if last.get("step") == trainer.state.global_step and "eval_ndcg_at_10" in last:
-            return {name: value for name, value in last.items() if name.startswith("eval_")}
+        """The held-out figures of the weights that are exported, which may have been measured already."""
+        step = self._exported_step(trainer.state)
+        for entry in reversed(trainer.state.log_history):
+            if entry.get("step") == step and "eval_ndcg_at_10" in entry:
+                return {name: value for name, value in entry.items() if name.startswith("eval_")}
         return trainer.evaluate()
+
+    def _exported_step(self, state: Any) -> int:
+        """The step whose weights the trainer holds when it has ended."""
+        return int((self.args.load_best_model_at_end and state.best_global_step) or state.global_step)
 
     def _train_baseline(self, resume: str | None) -> Path:
         from grace_training.baselines.train import Baseline
@@ -250,7 +260,7 @@ class Run:
             method=self.recipe.method,
             base_model=Path(self.recipe.model).name if Path(self.recipe.model).is_dir() else self.recipe.model,
             base_fingerprint=self.prompter.checkpoint.fingerprint,
-            steps=state.global_step,
+            steps=self._exported_step(state),
             settings={k: v for k, v in self.recipe.settings.items() if k != "output_dir"}
             | {"reward": asdict(self.args.reward_settings())},
             data={

@@ -29,12 +29,14 @@ from tokenizers import Tokenizer
 from grace_training import cli, mix
 from grace_training.errors import TrainingError
 from grace_training.evaluation import cli as evaluation
+from grace_training.interpolate import interpolate
 from grace_training.tiny import corpus, export, measure, model, passages
 
 log = logging.getLogger(__name__)
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "miniature.yaml"
 NAME = "miniature"  # of the backbone in the tables
+HALF = "-half"  # after an arm's name: its checkpoint halfway back to the backbone
 MAX_INPUT = 256  # tokens; longer texts are cut, for every arm alike
 SEEDS = (0, 1, 2)
 SOURCES = (
@@ -54,11 +56,9 @@ class Arm:
     """One line of a table: what it changes of the recipe."""
 
     settings: dict[str, Any] = field(default_factory=dict)
-    data: tuple[str, str] = (
-        "mixed",
-        "train",
-    )  # folder of the mixture, and the file of it to train on; `texts` are single
+    data: tuple[str, str] = ("mixed", "train")  # folder of the mixture, and its file to train on; `texts` are single
     compared: bool = False  # read out in every way, not only as its checkpoint is served
+    halved: bool = False  # judged a second time with half of the change from the backbone
 
 
 # A rate for what each kind of gradient stands, tried on the held-out examples of seed 0: at 1e-4 the reward alone takes
@@ -83,7 +83,8 @@ ARMS = {
     "pool-rationale": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "rationale"}),
 }
 
-# Passages, and steps of 64 texts to write for instead of 8; queries take their turn, for a search begins at one. Adam
+# Passages, and steps of 128 rollouts instead of 64, or of 64 pairs: two of each of 64 texts, or eight of 16 where they
+# alone say which way to go. Queries take their turn, for a search begins at one. Adam
 # scales what it gets, so a weight of 10 lets the joint gradient lead; `beta` holds the language beside it.
 LARGER: dict[str, Any] = {
     "max_input_tokens": 128,
@@ -99,9 +100,10 @@ JOINT: dict[str, Any] = {"num_generations": 2, "joint_weight": 10.0, "beta": 1.0
 PASSAGES = {
     "passages-contrastive": Arm(
         {"method": "contrastive", "per_device_train_batch_size": 64, "learning_rate": 3e-4, **LARGER},
+        halved=True,
         data=("passages", "triples"),
     ),
-    "passages-joint": Arm({**BOTH_SIDES, **JOINT}, compared=True, data=("passages", "train")),
+    "passages-joint": Arm({**BOTH_SIDES, **JOINT}, compared=True, halved=True, data=("passages", "train")),
     "passages-improved": Arm({**BOTH_SIDES, "num_generations": 8, "learning_rate": 3e-5}, data=("passages", "train")),
 }
 STUDIES = {"paper": ARMS, "passages": PASSAGES}
@@ -160,22 +162,28 @@ def run(arm: str, seed: int, work: Path, samples: int | None) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("a", encoding="utf-8") as said, redirect_stdout(said), redirect_stderr(said):
         if arm == NAME:
-            checkpoint = str(work / NAME)
             readings = [["--row", "base", *direct], ["--row", "reasoning", *every]]
+            _judge(work / NAME, arm, seed, work, readings, samples)
         else:
-            checkpoint = _trained(arm, seed, work, folder)
-            readings = [every if EVERY[arm].compared else []]
-        shared = ["--model", checkpoint, "--out", str(work / "results"), "--label", arm]
-        limit = ["--limit", str(samples)] if samples else []
-        for reading in readings:
-            options = [*shared, *reading, *limit, "--no-report", "--quiet"]
-            _checked(evaluation.main(["local", *options]), f"{arm}-{seed}: grace-eval local")
-        tasks = ["--data", str(work / "general"), "--tasks", "perplexity,rationales,summaries"]
-        _checked(evaluation.main(["general", *shared, *tasks]), f"{arm}-{seed}: grace-eval general")
+            trained = _trained(arm, seed, work, folder)
+            _judge(trained, arm, seed, work, [every if EVERY[arm].compared else []], samples)
+            if EVERY[arm].halved:
+                half = interpolate(work / NAME, trained, 0.5, folder / "half")
+                _judge(half, f"{arm}{HALF}", seed, work, [[]], samples)
     return f"{arm}-{seed}"
 
 
-def _trained(arm: str, seed: int, work: Path, folder: Path) -> str:
+def _judge(checkpoint: Path, label: str, seed: int, work: Path, readings: list[list[str]], samples: int | None) -> None:
+    shared = ["--model", str(checkpoint), "--out", str(work / "results"), "--label", label]
+    limit = ["--limit", str(samples)] if samples else []
+    for reading in readings:
+        options = [*shared, *reading, *limit, "--no-report", "--quiet"]
+        _checked(evaluation.main(["local", *options]), f"{label}-{seed}: grace-eval local")
+    tasks = ["--data", str(work / "general"), "--tasks", "perplexity,rationales,summaries"]
+    _checked(evaluation.main(["general", *shared, *tasks]), f"{label}-{seed}: grace-eval general")
+
+
+def _trained(arm: str, seed: int, work: Path, folder: Path) -> Path:
     final = folder / "final"
     if not (final / "grace.json").exists():
         chosen = EVERY[arm]
@@ -190,15 +198,17 @@ def _trained(arm: str, seed: int, work: Path, folder: Path) -> str:
         }
         words = [f"{key}={value}" for key, value in settings.items()]
         _checked(cli.main(["--config", str(RECIPE), *words]), f"{arm}-{seed}: grace-train")
-        _judged_alike(final / "grace.json")
-    return str(final)
+    _judged_alike(final / "grace.json")  # also where the last call ended before it
+    return final
 
 
 def _judged_alike(served: Path) -> None:
     """Cut texts where the backbone cuts them, however short an arm's training kept them."""
     config = json.loads(served.read_text(encoding="utf-8"))
     config["max_input_tokens"] = MAX_INPUT
-    served.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    partial = served.with_suffix(".partial")
+    partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    partial.replace(served)
 
 
 def _checked(status: int, what: str) -> None:

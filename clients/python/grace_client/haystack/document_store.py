@@ -198,9 +198,12 @@ class GraceDocumentStore:
     ) -> list[Document]:
         """The documents nearest to a query or a vector, scored. What the retrievers call."""
         with filter_errors():
-            found = self._server.clients.sync.search(
-                query, vector=vector, index=self.index, k=top_k, filter=to_server(filters), method=method
-            )
+            try:
+                found = self._server.clients.sync.search(
+                    query, vector=vector, index=self.index, k=top_k, filter=to_server(filters), method=method
+                )
+            except IndexNotFound:
+                return []
         return [self.read(hit) for hit in found.hits]
 
     async def search_async(
@@ -214,9 +217,12 @@ class GraceDocumentStore:
     ) -> list[Document]:
         """As `search`."""
         with filter_errors():
-            found = await self._server.clients.concurrent.search(
-                query, vector=vector, index=self.index, k=top_k, filter=to_server(filters), method=method
-            )
+            try:
+                found = await self._server.clients.concurrent.search(
+                    query, vector=vector, index=self.index, k=top_k, filter=to_server(filters), method=method
+                )
+            except IndexNotFound:
+                return []
         return [self.read(hit) for hit in found.hits]
 
     def read(self, stored: StoredDocument | Hit) -> Document:
