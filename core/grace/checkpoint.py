@@ -123,7 +123,7 @@ class Checkpoint:
     config: CheckpointConfig
     fingerprint: str  # 32 hex digits over weights, grace.json and tokenizer
     hidden_size: int
-    context_tokens: int  # longest sequence the model was built for
+    context_tokens: int  # longest sequence the model was built for, or is held to
     vocab_size: int  # token ids it has states for: 0..vocab_size - 1
     weight_bytes: int
 
@@ -138,13 +138,21 @@ class Checkpoint:
         return self.generation_end_ids | _end_ids(self.folder / "config.json")
 
     @classmethod
-    def load(cls, name_or_path: str | Path = BUNDLED_NAME, *, revision: str | None = None) -> Checkpoint:
+    def load(
+        cls,
+        name_or_path: str | Path = BUNDLED_NAME,
+        *,
+        revision: str | None = None,
+        max_context_tokens: int | None = None,
+    ) -> Checkpoint:
         """Find a checkpoint: the bundled name, a folder, or a hub id (fetched, or found in the local hub cache).
 
-        A folder without `grace.json` is a base model under the default instruction.
+        A folder without `grace.json` is a base model under the default instruction. `max_context_tokens` shortens the
+        model's context, where the memory for all of it is not there: texts that no longer fit are cut, the others'
+        vectors stay what they are.
 
         Raises:
-            CheckpointError: what is missing or damaged.
+            CheckpointError: what is missing or damaged, or the model has no context of that length.
         """
         folder = _find(str(name_or_path), revision)
         model_config = _read_json(folder / "config.json")
@@ -156,13 +164,17 @@ class Checkpoint:
         path = folder / CONFIG_FILE
         config = CheckpointConfig.from_json(_read_json(path)) if path.exists() else CheckpointConfig()
         hidden, context, vocabulary = (_size(model_config, key, folder) for key in _SIZES)
+        if max_context_tokens is not None and not 1 <= max_context_tokens <= context:
+            raise CheckpointError(
+                f"max_context_tokens must lie in 1..{context}, the context of {name_or_path}, not {max_context_tokens}"
+            )
         return cls(
             name=str(name_or_path),
             folder=folder,
             config=config,
             fingerprint=_fingerprint(folder, weights, config),
             hidden_size=hidden,
-            context_tokens=context,
+            context_tokens=max_context_tokens or context,
             vocab_size=vocabulary,
             weight_bytes=sum(file.stat().st_size for file in weights),
         )

@@ -65,10 +65,13 @@ class Grace:
         *,
         engine: EngineName = "vllm",
         revision: str | None = None,
+        max_context_tokens: int | None = None,
         **options: Any,
     ) -> Grace:
         """Load a checkpoint: a folder, a hub id, or by default the bundled model.
 
+        `max_context_tokens` shortens the model's context, and with it the key-value cache that it needs: longer texts
+        are cut.
         `options` are those of the engine: see `grace.engines.vllm.VllmOptions`, or `dtype` and `device` of
         `grace.engines.transformers.TransformersEngine`.
 
@@ -76,7 +79,7 @@ class Grace:
             CheckpointError: it is not there, or damaged.
             UnsupportedModel: it cannot be pooled exactly; the message says why.
         """
-        checkpoint = Checkpoint.load(name_or_path, revision=revision)
+        checkpoint = Checkpoint.load(name_or_path, revision=revision, max_context_tokens=max_context_tokens)
         prompter = Prompter(checkpoint)
 
         def make() -> Engine:

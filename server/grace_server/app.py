@@ -23,7 +23,7 @@ from grace_server import logs
 from grace_server.admission import Admission
 from grace_server.audit.signing import Signer
 from grace_server.cache import Cache
-from grace_server.engine import MakeEngine, count_of, make_engine
+from grace_server.engine import MakeEngine, count_of, identity, load_checkpoint, make_engine
 from grace_server.errors import ApiError, problems, respond, translate
 from grace_server.house import House, served_name
 from grace_server.index import routes as index
@@ -138,7 +138,7 @@ async def _live(
     try:
         checkpoint = given
         if checkpoint is None:
-            checkpoint = await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
+            checkpoint = await asyncio.to_thread(load_checkpoint, settings)
         prompter = await asyncio.to_thread(Prompter, checkpoint)
         running = engine or make_engine(settings, checkpoint, prompter)
         async with AsyncExitStack() as stack:
@@ -185,7 +185,7 @@ async def _open(
             in_flight,
             metrics,
             folder=settings.data_dir / "cache",
-            identity=f"{checkpoint.fingerprint}/{settings.engine}/{settings.dtype}",
+            identity=identity(settings, checkpoint),
             max_mib=settings.cache_max_mib,
         )
         stack.push_async_callback(cache.close)

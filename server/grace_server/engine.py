@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -26,6 +27,25 @@ class Replicated(Protocol):
 def count_of(engine: Engine) -> Callable[[], int]:
     """How many engines stand behind this one."""
     return (lambda: engine.running) if isinstance(engine, Replicated) else (lambda: 1)
+
+
+def load_checkpoint(settings: Settings) -> Checkpoint:
+    """The checkpoint the settings ask for.
+
+    Raises:
+        CheckpointError: it is not there, is damaged, or has no such context.
+    """
+    return Checkpoint.load(settings.model, revision=settings.revision, max_context_tokens=settings.max_context_tokens)
+
+
+def identity(settings: Settings, checkpoint: Checkpoint) -> str:
+    """Whatever changes a result beside the job: the cache finds nothing that was made under another."""
+    import torch
+
+    # Of `auto` types the machine decides, and equal types have other last digits on another.
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments = json.dumps(settings.engine_args, sort_keys=True)
+    return f"{checkpoint.fingerprint}/{settings.engine}/{settings.dtype}/{device}/{arguments}"
 
 
 def make_engine(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> Engine:

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     # Engine
     engine: Literal["vllm", "transformers"] = Field("vllm", description="what runs the model")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of weights and activations")
+    max_context_tokens: int | None = Field(
+        None, ge=1, description="the longest prompt with its rationale; by default what the model was built for"
+    )
     device: str = Field("cpu", description="torch device of the transformers engine; vLLM finds its own")
     max_num_seqs: int = Field(64, ge=1, description="vLLM: texts in one step")
     max_num_batched_tokens: int = Field(4096, ge=1, description="vLLM: tokens in one step")

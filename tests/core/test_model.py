@@ -16,6 +16,7 @@ import pytest
 
 from grace import (
     Checkpoint,
+    CheckpointError,
     EngineDead,
     EngineError,
     Grace,
@@ -274,3 +275,36 @@ def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UnsupportedModel, match=reason):
         Grace.load(model_folder("qwen2"), extra=extra, kv_cache_gib=0.1)
+
+
+def test_a_shortened_context_cuts_texts_and_leaves_the_others_as_they_were(
+    model_folder: ModelFolder,
+) -> None:
+    """Rationales that fill their budget end the context too: vLLM must end them for the budget."""
+    with Grace.load(model_folder("qwen2"), dtype="float32", max_context_tokens=160, kv_cache_gib=0.1) as short:
+        assert short.prompter.max_input_tokens + short.prompter.max_rationale_tokens + short.prompter.overhead == 160
+        np.testing.assert_allclose(short.encode(TEXTS, max_rationale_tokens=16), expected_of(model_folder), atol=1e-4)
+        long = short.represent([SENTENCES * 20], max_rationale_tokens=short.prompter.max_rationale_tokens)[0]
+        assert long.truncated
+        assert long.input_tokens == short.prompter.max_input_tokens
+        with pytest.raises(InputTooLong):
+            short.encode(SENTENCES * 20, truncate=False)
+
+
+def expected_of(model_folder: ModelFolder) -> np.ndarray:
+    with Grace.load(model_folder("qwen2"), engine="transformers", dtype="float32") as whole:
+        return whole.encode(TEXTS, max_rationale_tokens=16)
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 1_000_000])
+def test_a_context_that_the_model_has_not_is_refused(tokens: int, model_folder: ModelFolder) -> None:
+    with pytest.raises(CheckpointError, match=r"max_context_tokens must lie in 1\.\."):
+        Grace.load(model_folder("qwen2"), max_context_tokens=tokens)
+
+
+@pytest.mark.parametrize(("name", "instead"), [("max_model_len", "max_context_tokens"), ("dtype", "dtype")])
+def test_arguments_that_spans_rest_on_are_set_by_their_own_names(
+    name: str, instead: str, model_folder: ModelFolder
+) -> None:
+    with pytest.raises(EngineError, match=f"{name} is no further argument of vLLM's: set {instead} instead"):
+        Grace.load(model_folder("qwen2"), extra={name: 1})

@@ -70,8 +70,11 @@ async def test_whatever_changes_the_result_is_another_entry(serve: Serve) -> Non
         assert not (await service.embed(input="a text", **options))["data"][0]["cached"]
     for options in asked:
         assert (await service.embed(input="a text", **options))["data"][0]["cached"]
-    other = await serve(dtype="bfloat16")
-    assert not (await other.embed(input="a text"))["data"][0]["cached"]
+    for changed in ({"dtype": "bfloat16"}, {"engine_args": {"quantization": "fp8"}}, {"engine": "transformers"}):
+        other = await serve(**changed)
+        assert not (await other.embed(input="a text"))["data"][0]["cached"], changed
+        assert (await other.embed(input="a text"))["data"][0]["cached"]
+    assert (await (await serve()).embed(input="a text"))["data"][0]["cached"]
 
 
 async def test_no_input_and_no_given_rationale_is_on_the_disk(serve: Serve, tmp_path: Path) -> None:

@@ -24,11 +24,25 @@ _CPU_BLOCK_TOKENS = 16
 READ_OTHERWISE = frozenset(
     {"config_format", "hf_config_path", "hf_overrides", "load_format", "model", "model_weights", "quantization"}
 )
+# Of vLLM's arguments those that spans and sums rest on, with the setting that stands for each.
+OURS = {
+    "additional_config": None,
+    "dtype": "dtype",
+    "generation_config": None,
+    "max_model_len": "max_context_tokens",
+    "model": "model",
+    "skip_tokenizer_init": None,
+    "tokenizer": "model",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """How vLLM is run. Left at its default, a value is chosen for the machine."""
+    """How vLLM is run. Left at its default, a value is chosen for the machine.
+
+    Raises:
+        EngineError: on construction, when `extra` has an argument that is ours to give.
+    """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: the checkpoint's on a GPU, float32 on a CPU
     max_num_seqs: int = 64  # texts in one step
@@ -47,6 +61,11 @@ class VllmOptions:
     silence_s: float = 300.0  # without an answer from the engine's process for so long, it hangs and is ended
     niceness: int = 0  # of vLLM's process on a CPU: above 0, this one goes first where both want a core
     extra: Mapping[str, Any] = field(default_factory=dict)  # any other of vLLM's engine arguments
+
+    def __post_init__(self) -> None:
+        for name in sorted(OURS.keys() & self.extra.keys()):
+            instead = f"set {OURS[name]} instead" if OURS[name] else "nothing may change it"
+            raise EngineError(f"{name} is no further argument of vLLM's: {instead}")
 
 
 def arguments(checkpoint: Checkpoint, prompter: Prompter, options: VllmOptions, *, on_cpu: bool) -> dict[str, Any]:
@@ -148,7 +167,7 @@ def check_room(config: Any) -> None:
     if room is not None and room < needed:
         raise EngineError(
             f"a text of {model.max_model_len} tokens takes {needed / _GIB:.3g} GiB of the key-value cache, and it has "
-            f"{room / _GIB:.3g} (kv_cache_gib): give it more, or a model with a shorter context"
+            f"{room / _GIB:.3g} (kv_cache_gib): give it more, or set a lower max_context_tokens"
         )
 
 

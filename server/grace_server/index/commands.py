@@ -234,11 +234,11 @@ async def model_of(name: str | None, engine: str | None) -> AsyncIterator[Model]
 @asynccontextmanager
 async def without_engine(settings: Settings) -> AsyncIterator[Model]:
     """A model that can say who it is and make jobs, and represents nothing: its engines are elsewhere."""
-    from grace.checkpoint import Checkpoint
     from grace.prompt import Prompter
+    from grace_server.engine import load_checkpoint
 
     async def represent(job: Job) -> Representation:
         raise EngineError("there is no engine in this process")
 
-    checkpoint = Checkpoint.load(settings.model, revision=settings.revision)
+    checkpoint = load_checkpoint(settings)
     yield Model(represent, Prompter(checkpoint), checkpoint)

@@ -6,11 +6,10 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 
-from grace.checkpoint import Checkpoint
 from grace.errors import EngineDead, EngineError
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
-from grace_server.engine import MakeEngine
+from grace_server.engine import MakeEngine, load_checkpoint
 from grace_server.settings import Settings
 from grace_server.stop import Item, items_of
 
@@ -23,7 +22,7 @@ class EngineReplica:
     """Loads the checkpoint, then answers jobs for whoever expects that very checkpoint."""
 
     async def __init__(self, settings: Settings, make_engine: MakeEngine) -> None:  # type: ignore[misc] # Serve awaits
-        checkpoint = await asyncio.to_thread(Checkpoint.load, settings.model, revision=settings.revision)
+        checkpoint = await asyncio.to_thread(load_checkpoint, settings)
         self._fingerprint = checkpoint.fingerprint
         self._engine = make_engine(settings, checkpoint, await asyncio.to_thread(Prompter, checkpoint))
         try:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from grace.checkpoint import Checkpoint
 from grace.errors import CheckpointError
 from grace.prompt import Prompter
-from grace_server.engine import MakeEngine
+from grace_server.engine import MakeEngine, load_checkpoint
 from grace_server.index.model import Model
 from grace_server.index.outcome import Outcome, outcome_of
 from grace_server.index.reading import Pending
@@ -37,7 +36,7 @@ class Worker:
         fingerprint: str,
         make_engine: MakeEngine,
     ) -> None:
-        checkpoint = Checkpoint.load(settings.model, revision=settings.revision)
+        checkpoint = load_checkpoint(settings)
         if checkpoint.fingerprint != fingerprint:
             raise CheckpointError(
                 f"{settings.model} is the model {checkpoint.fingerprint} on this machine, the index is built by "
