@@ -9,7 +9,7 @@ import mteb
 import pytest
 
 from grace_training.evaluation.cli import main
-from grace_training.evaluation.results import CATEGORIES, Run, runs
+from grace_training.evaluation.results import CATEGORIES, Run, read_run, runs
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,79 @@ def test_shards_embed_what_a_run_without_them_then_finds(
     ((_, run),) = runs(tmp_path)
     assert len(run.tasks) == 7
     assert run.texts_per_s is None
+
+
+def test_shards_under_budgets_come_to_the_scores_of_one_run(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grace import Grace
+
+    def arguments(out: Path) -> list[str]:
+        chosen = ["--limit", "4", "--budgets", "4,8", "--categories", "Retrieval,STS"]
+        return [*common(model_folder, out), *chosen, "--no-report"]
+
+    assert main(arguments(tmp_path / "plain")) == 0
+    for shard in ("1/2", "2/2"):
+        assert main([*arguments(tmp_path / "sharded"), "--shard", shard]) == 0
+    monkeypatch.setattr(Grace, "load", None)
+    assert main(arguments(tmp_path / "sharded")) == 0
+    plain, sharded = ([run for _, run in runs(tmp_path / name)] for name in ("plain", "sharded"))
+    assert [run.budget for run in sharded] == [run.budget for run in plain]
+    for one, other in zip(plain, sharded, strict=True):
+        assert [r.score for r in other.tasks] == pytest.approx([r.score for r in one.tasks], abs=1e-6)
+        assert other.rationale_tokens == one.rationale_tokens
+
+
+@pytest.fixture
+def gaps(tmp_path: Path) -> Path:
+    """A suite of two tasks with empty texts, which have no token of `input`."""
+    folder = tmp_path / "gaps"
+    folder.mkdir()
+    tasks = []
+    for name, empty in (("One", 1), ("Two", 3)):
+        rows = [{"s1": f"{name} {n}", "s2": "" if n < empty else f"{n}. {name}", "score": n} for n in range(6)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tasks.append({"name": name, "type": "STS", "test": f"{name}.jsonl", "min_score": 0, "max_score": 5})
+    (folder / "suite.json").write_text(json.dumps({"name": "gaps", "tasks": tasks}))
+    return folder
+
+
+def test_a_run_in_pieces_counts_what_one_in_a_piece_counts(model_folder: Path, gaps: Path, tmp_path: Path) -> None:
+    def counted(name: str, *asked: list[str]) -> tuple[object, float | None]:
+        chosen = ["--data", str(gaps), "--representations", "input", "--no-report"]
+        for tasks in asked:
+            assert main([*common(model_folder, tmp_path / name), *chosen, *tasks]) == 0
+        ((_, run),) = runs(tmp_path / name)
+        return run.settings.get("stood_in"), run.rationale_tokens
+
+    whole = counted("whole", [])
+    assert whole[0] == 4
+    assert counted("added", ["--tasks", "One"], []) == whole
+    assert counted("done", [], []) == whole
+    assert counted("again", [], ["--tasks", "Two"], ["--tasks", "One"]) == whole
+    assert counted("one", ["--tasks", "One"]) != whole
+
+
+def test_a_run_from_before_tasks_were_counted_is_gone_on_with(model_folder: Path, gaps: Path, tmp_path: Path) -> None:
+    """Its figures stay until a task is added; then they would be of that task alone, and are left out."""
+    chosen = [*common(model_folder, tmp_path / "old"), "--data", str(gaps), "--representations", "input", "--no-report"]
+    assert main([*chosen, "--tasks", "One"]) == 0
+    ((path, new),) = runs(tmp_path / "old")
+    data = json.loads(path.read_text())
+    for record in data["tasks"]:
+        del record["counts"], record["compared_with"]
+    path.write_text(json.dumps(data))
+
+    assert main([*chosen, "--tasks", "One"]) == 0
+    kept = read_run(path)
+    assert (kept.settings["stood_in"], kept.rationale_tokens) == (1, new.rationale_tokens)
+    assert main(chosen) == 0
+    added = read_run(path)
+    assert [record.status for record in added.tasks] == ["done", "done"]
+    assert "stood_in" not in added.settings
+    assert added.rationale_tokens is None
+    assert main([*chosen, "--overwrite"]) == 0
+    assert read_run(path).settings["stood_in"] == 4
 
 
 def test_a_dry_run_counts_and_writes_nothing(

@@ -72,6 +72,45 @@ def test_shards_embed_every_text_once_between_them(bench: Bench) -> None:
     assert whole.tally.texts == 0
 
 
+@pytest.mark.parametrize("budget", [4, 36])
+def test_shards_under_budgets_leave_the_vectors_that_one_run_makes(bench: Bench, tmp_path: Path, budget: int) -> None:
+    """Both where rationales are cut and where they are short enough to be kept."""
+    options = {"budget": budget, "written_at": 40}
+    texts = [*TEXTS, "", *TEXTS[::-1]]
+    plain = bench.embedder(bench.shelf(), **options)
+    expected = {name: plain.vectors(texts, "document", name) for name in REPRESENTATIONS}
+    lengths = plain.shelf.counts(plain.places(texts, "document"))[1]
+    assert {4: max(lengths) == 4, 36: max(lengths) < 36}[budget]
+
+    bench.folder = tmp_path / "sharded"
+    embedded = []
+    for number in range(2):
+        part = bench.embedder(shard=Shard(number, 2), **options)
+        before = bench.calls
+        places = part.places(texts, "document")
+        assert len(places) == len(texts)
+        part.shelf.close()
+        embedded.append(bench.calls - before)
+    assert min(embedded) > 0
+    before = bench.calls
+    whole = bench.embedder(**options)
+    for name in REPRESENTATIONS:
+        np.testing.assert_array_equal(whole.vectors(texts, "document", name), expected[name])
+    assert bench.calls == before
+
+
+def test_a_text_falls_to_one_shard_under_every_budget(bench: Bench) -> None:
+    shard = Shard(0, 2)
+    for text in TEXTS:
+        jobs = [bench.embedder(budget=budget).job(text, "document") for budget in (4, 8, 16)]
+        assert len({job in shard for job in jobs}) == 1
+
+
+def test_the_vector_of_a_text_that_was_left_to_another_shard_is_refused(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="another shard"):
+        bench.embedder(shard=Shard(0, 2)).vectors(TEXTS, "document", "mean")
+
+
 def test_many_vectors_are_handed_out_as_a_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bench.embedder().vectors(TEXTS, "document", "mean")
     monkeypatch.setattr(embedding, "_IN_MEMORY", 100)

@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mteb.abstasks import AbsTask
+from mteb.mocks.mock_tasks.reranking import MockAggregatedTask
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.types import PromptType
 
 from grace_training.data import read, text_key
 from grace_training.errors import BadData
-from grace_training.evaluation.evaluate import Harness
+from grace_training.evaluation import evaluate
+from grace_training.evaluation.evaluate import Harness, fresh
 from grace_training.evaluation.leaks import TrainingTexts, named_leaks, sha256_of
+from grace_training.evaluation.lexical import BM25
 from grace_training.evaluation.listening import texts_of_task
 from grace_training.evaluation.mteb_model import model_meta
-from grace_training.evaluation.results import CATEGORIES, Leak, Run
+from grace_training.evaluation.results import CATEGORIES, Leak, Run, read_run
 from grace_training.evaluation.suites import SHIPPED, load_suite
 
 RUN = Run("lookup", "peer", "lookup", "", None, None)
@@ -203,6 +207,104 @@ def test_texts_that_were_trained_on_are_counted_by_file(tmp_path: Path) -> None:
     (record,) = harness.run(RUN, Lookup(table), tasks).tasks
     assert record.texts == 4
     assert record.leaks == (Leak(f"{tmp_path.name}/a.jsonl", 2, 4),)
+
+
+def leaky(folder: Path) -> tuple[list[AbsTask], list[Path]]:
+    """A task, and three training files: the first has one of its texts, the second two, the third none."""
+    sentences = ["a guild built the bridge", "the river meets the sea", "nobody crosses it at night"]
+    rows = [{"s1": sentences[0], "s2": text, "score": n} for n, text in enumerate(sentences)]
+    write(folder / "sts.jsonl", rows)
+    suite(folder, {"name": "Alike", "type": "STS", "test": "sts.jsonl"})
+    texts = [sentences[:1], sentences[:2], ["nothing of this is there"]]
+    files = [write(folder / f"{n}.jsonl", [{"text": text} for text in told]) for n, told in enumerate(texts)]
+    return list(load_suite(None, folder).tasks()[0]), files
+
+
+class Counting(Lookup):
+    """The table, with a count of how often it is asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **kwargs: Any) -> Any:
+        self.calls += 1
+        return np.array([angle(len(text)) for batch in inputs for text in batch["text"]], np.float32)
+
+
+def test_kept_tasks_are_compared_with_training_data_that_they_were_not_compared_with(tmp_path: Path) -> None:
+    tasks, files = leaky(tmp_path)
+    model = Counting()
+
+    def shared(*files: Path) -> list[int | None]:
+        training = TrainingTexts(files) if files else None
+        harness = Harness(tmp_path / "out", training=training, show_progress=False)
+        (record,) = harness.run(RUN, model, tasks).tasks
+        assert read_run(harness.path(model)).tasks == (record,)
+        assert record.score == scored.score
+        return [leak.texts for leak in record.leaks]
+
+    (scored,) = Harness(tmp_path / "out", show_progress=False).run(RUN, model, tasks).tasks
+    before = model.calls
+    assert shared(files[0]) == [1]
+    assert shared(files[2]) == []
+    assert shared(*files) == [1, 2]
+    assert shared() == [1, 2]  # nothing to compare with says nothing against what was found
+    write(files[0], [{"text": "another text by now"}])
+    assert shared(*files) == [2]
+    assert model.calls == before
+
+
+def test_texts_are_compared_once_with_the_same_training_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks, files = leaky(tmp_path)
+    for given in (files, files[::-1]):
+        harness = Harness(tmp_path / "out", training=TrainingTexts(given), show_progress=False)
+        (record,) = harness.run(RUN, Counting(), tasks).tasks
+        assert len(record.leaks) == 2
+        monkeypatch.setattr(evaluate, "run_through", None)
+
+
+def test_texts_that_cannot_be_had_again_are_said_and_compared_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks, files = leaky(tmp_path)
+    Harness(tmp_path / "out", show_progress=False).run(RUN, Counting(), tasks)
+    harness = Harness(tmp_path / "out", training=TrainingTexts(files), show_progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "run_through", None)
+        (record,) = harness.run(RUN, Counting(), tasks).tasks
+    assert record.status == "done"
+    assert "Alike: not compared with the training data: " in capsys.readouterr().err
+    (record,) = harness.run(RUN, Counting(), tasks).tasks
+    assert len(record.leaks) == 2
+
+
+@pytest.mark.parametrize(
+    ("category", "model"),
+    [*((category, Counting()) for category in CATEGORIES), ("Retrieval", BM25()), ("Reranking", BM25())],
+)
+def test_a_kept_task_has_the_leaks_that_scoring_it_finds(tmp_path: Path, category: str, model: Any) -> None:
+    tasks = [t for t in load_suite(SHIPPED / "small", None).tasks(limit=6)[0] if t.metadata.type == category]
+    file = write(tmp_path / "train.jsonl", [{"text": text} for text in texts_of_task(fresh(tasks[0]), at_most=9)])
+    compared = {"training": TrainingTexts([file]), "show_progress": False}
+    (scored,) = Harness(tmp_path / "one", **compared).run(RUN, model, [fresh(t) for t in tasks]).tasks
+    Harness(tmp_path / "two", show_progress=False).run(RUN, model, [fresh(t) for t in tasks])
+    (kept,) = Harness(tmp_path / "two", **compared).run(RUN, model, [fresh(t) for t in tasks]).tasks
+    assert scored.reason is None
+    assert scored.leaks
+    assert (kept.leaks, kept.compared_with, kept.score) == (scored.leaks, scored.compared_with, scored.score)
+
+
+def test_a_kept_task_that_is_the_mean_of_others_has_the_leaks_of_all_of_them(tmp_path: Path) -> None:
+    part = MockAggregatedTask().metadata.tasks[0]
+    file = write(tmp_path / "train.jsonl", [{"text": text} for text in texts_of_task(fresh(part), at_most=2)])
+    compared = {"training": TrainingTexts([file]), "show_progress": False}
+    (scored,) = Harness(tmp_path / "one", **compared).run(RUN, Counting(), [MockAggregatedTask()]).tasks
+    Harness(tmp_path / "two", show_progress=False).run(RUN, Counting(), [MockAggregatedTask()])
+    model = Counting()
+    (kept,) = Harness(tmp_path / "two", **compared).run(RUN, model, [MockAggregatedTask()]).tasks
+    assert not model.calls
+    assert scored.leaks
+    assert (kept.leaks, kept.compared_with) == (scored.leaks, scored.compared_with)
 
 
 def test_training_files_of_one_name_are_all_compared_and_told_apart(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def evaluate(
                 overwrite=options.overwrite,
                 show_progress=not options.quiet,
             )
-            run = harness.run(variant.run, variant.model, tasks, measure=partial(measured, variant))
+            measure = partial(measured, variant)
+            run = harness.run(variant.run, variant.model, tasks, measure=measure, count=variant.counts)
             print("\n".join(table(run, [task.metadata.name for task in tasks])))
             print(f"results: {harness.path(variant.model)}\n")
             failed |= any(record.status == "failed" for record in run.tasks)

@@ -7,6 +7,7 @@ text do not depend on what is written after it. They also come for smaller budge
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import tempfile
 import time
@@ -26,7 +27,7 @@ from grace.prompt import Prompter
 from grace.representation import Floats, Job, Mode, Representation, Role
 from grace_training.errors import BadRecipe
 from grace_training.evaluation.representations import Shelf, key_of
-from grace_training.evaluation.results import RepresentationName, Sample
+from grace_training.evaluation.results import Counts, RepresentationName, Sample
 
 _WINDOW = 512  # texts looked up on the shelf at once
 _IN_MEMORY = 2**28  # bytes of vectors handed out in memory; more are handed out as a file
@@ -56,13 +57,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The part of all texts that this machine embeds: those whose key falls to `number` of `of`."""
+    """The part of all texts that this machine embeds: those whose prompt falls to `number` of `of`.
+
+    Budgets do not count, unlike in a key of the shelf: where a rationale is cut, the longer one must have been written.
+    """
 
     number: int = 0
     of: int = 1
 
-    def __contains__(self, key: bytes) -> bool:
-        return int.from_bytes(key[:8]) % self.of == self.number
+    def __contains__(self, job: Job) -> bool:
+        digest = hashlib.blake2b(np.asarray(job.prompt_ids, np.uint32).tobytes(), digest_size=8).digest()
+        return int.from_bytes(digest) % self.of == self.number
 
 
 def pooling_of(name: RepresentationName) -> Pooling:
@@ -123,7 +128,11 @@ class Embedder:
         )
 
     def vectors(self, texts: Iterable[str], role: Role, representation: RepresentationName) -> Floats:
-        """(N, H) unit vectors of texts in their order: an array, or a file mapped into memory when it is large."""
+        """(N, H) unit vectors of texts in their order: an array, or a file mapped into memory when it is large.
+
+        Raises:
+            ValueError: a text belongs to another shard, and nobody has embedded it yet.
+        """
         pooling = self._pooling(representation)
         places = self.places(texts, role)
         out = _space(len(places), self.shelf.hidden, self.shelf.folder)
@@ -134,8 +143,15 @@ class Embedder:
         self.tally.stood_in[representation] += int((stood_in >> self.shelf.poolings.index(pooling) & 1).sum())
         return out
 
+    def counts(self, representation: RepresentationName) -> Counts:
+        """What was asked for so far, and how often the mean stood in for one representation."""
+        return Counts(self.tally.asked, self.tally.rationale_tokens, self.tally.stood_in[representation])
+
     def places(self, texts: Iterable[str], role: Role) -> npt.NDArray[np.int64]:
-        """(N, 2) places of texts on the shelf, after all that were missing have been embedded (of this shard)."""
+        """(N, 2) places of texts on the shelf, after all that were missing have been embedded.
+
+        Those of another shard are left to it: -1 where it has not embedded them yet.
+        """
         keys: list[bytes] = []
         if self._longer is not None:
             texts = list(texts)
@@ -157,8 +173,7 @@ class Embedder:
                     self.tally.seconds += time.perf_counter() - started
             finally:
                 self.shelf.flush()
-        places = self.shelf.find(keys)
-        return places[places[:, 0] >= 0] if self.shard.of > 1 else places
+        return self.shelf.find(keys)
 
     def sample(self, text: str, role: Role, task: str = "") -> Sample:
         """A text with its rationale, from the shelf."""
@@ -191,7 +206,7 @@ class Embedder:
                 yield key, cut(job, ids, budget, self.prompter)
 
     def _numbered(self, texts: Iterable[str], role: Role, keys: list[bytes]) -> Iterator[tuple[bytes | None, Job]]:
-        """Each text's job, with its key where it is missing: the first of equal texts."""
+        """Each text's job, with its key where this shard has to embed it: of equal texts the first."""
         asked: set[bytes] = set()
         for window in _windows(texts, _WINDOW):
             jobs = [self.job(text, role) for text in window]
@@ -199,7 +214,7 @@ class Embedder:
             keys += names
             found = self.shelf.find(names)[:, 0] >= 0
             for key, job, here in zip(names, jobs, found, strict=True):
-                yield (None if here or key in asked or key not in self.shard else key), job
+                yield (None if here or key in asked or job not in self.shard else key), job
                 asked.add(key)
 
     def _keep(self, key: bytes, job: Job, answer: Representation) -> None:

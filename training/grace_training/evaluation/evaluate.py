@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,10 +27,12 @@ from tqdm.auto import tqdm
 from grace_training.errors import BadRecipe
 from grace_training.evaluation.items import Collector
 from grace_training.evaluation.leaks import TrainingTexts, named_leaks
+from grace_training.evaluation.listening import Listener, run_through
 from grace_training.evaluation.observing import Observed, ObservedSearch, Texts
 from grace_training.evaluation.results import (
     OWN,
     RUN,
+    Counts,
     Group,
     Items,
     Leak,
@@ -60,29 +63,36 @@ class Harness:
     show_progress: bool = True
 
     def run(
-        self, run: Run, model: Any, tasks: Sequence[AbsTask], *, measure: Callable[[Run], Run] | None = None
+        self,
+        run: Run,
+        model: Any,
+        tasks: Sequence[AbsTask],
+        *,
+        measure: Callable[[Run], Run] | None = None,
+        count: Callable[[], Counts | None] = lambda: None,
     ) -> Run:
         """Evaluate a model on tasks; what this benchmark's run already holds of them is kept, unless it failed.
 
-        `measure` adds to the run what was counted on the way; it is called after every task.
+        `count` tells what was asked of the model so far; a task's record keeps what it added. `measure` adds to the
+        run what is known after a task; it is called after every one that was scored.
         """
         folder, path = self.folder(model), self.path(model)
         self._rename_older(path)
         if path.exists() and not self.overwrite:
-            earlier = read_run(path)
-            run = replace(run, tasks=earlier.tasks, samples=earlier.samples, texts_per_s=earlier.texts_per_s)
-            run = replace(run, rationale_tokens=earlier.rationale_tokens, expected=earlier.expected)
+            run = _gone_on_with(read_run(path), run)
         names = [task.metadata.name for task in tasks]
         run = replace(run, benchmark=self.benchmark, expected=tuple(dict.fromkeys([*run.expected, *names])))
         with tqdm(tasks, unit="task", disable=not self.show_progress) as bar:
             for task in bar:
                 bar.set_description(task.metadata.name)
                 if self._is_done(run, task, model):
-                    continue
-                record, groups = self._one(fresh(task), model, run.data)
-                write_items(Items(record.task, record.metric, groups), folder, name=path.name)
-                run = run.with_task(record)
-                run = measure(run) if measure else run
+                    run = self._compared(run, task, model)
+                else:
+                    before = count()
+                    record, groups = self._one(fresh(task), model, run.data)
+                    write_items(Items(record.task, record.metric, groups), folder, name=path.name)
+                    run = run.with_task(_with_counts(record, before, count()))
+                    run = measure(run) if measure else run
                 write_run(run, folder, name=path.name)
         write_run(run, folder, name=path.name)
         return run
@@ -129,6 +139,32 @@ class Harness:
             return scored == {split: {"default"} for split in task.metadata.eval_splits}
         return scored == {split: set(task.hf_subsets) for split in task.eval_splits}
 
+    def _compared(self, run: Run, task: AbsTask, model: Any) -> Run:
+        """The run with a kept task's leaks looked for in the training data given now, unless they were; scores stay.
+
+        Texts that cannot be had any more are said, and looked for again the next time.
+        """
+        record = run.record(task.metadata.name)
+        if record is None or self.training is None or record.compared_with == self.training.fingerprint:
+            return run
+        try:
+            leaks = self._looked_for(fresh(task), model, self.training)
+        except Exception as error:  # noqa: BLE001 - whatever stops one task must not take the others along
+            reason = f"{type(error).__name__}: {error}"
+            print(f"grace-eval: {record.task}: not compared with the training data: {reason}", file=sys.stderr)
+            return run
+        return run.with_task(replace(record, leaks=leaks, compared_with=self.training.fingerprint))
+
+    def _looked_for(self, task: AbsTask, model: Any, training: TrainingTexts) -> tuple[Leak, ...]:
+        """The leaks of a task without a score: a listener hears what any encoder hears; a search is run again."""
+        if isinstance(task, AbsTaskAggregate):
+            parts = (self._looked_for(fresh(part), model, training) for part in task.metadata.tasks)
+            return tuple(leak for leaks in parts for leak in leaks)
+        texts = Texts()
+        encodes = isinstance(model, EncoderProtocol)
+        run_through(Listener(lambda piece, _: texts.see(piece)) if encodes else ObservedSearch(model, texts), task)
+        return training.leaks(texts.keys())
+
     def _one(self, task: AbsTask, model: Any, card: Mapping[str, str]) -> tuple[TaskRecord, tuple[Group, ...]]:
         """A task's record and items. Whatever it raises is its reason for having failed."""
         meta, started = task.metadata, time.perf_counter()
@@ -158,6 +194,7 @@ class Harness:
             texts=len(texts),
             seconds=round(time.perf_counter() - started, 3),
             leaks=self._leaks(meta.name, texts, card),
+            compared_with=self._compared_with,
         )
         return record, groups
 
@@ -207,8 +244,13 @@ class Harness:
             texts=sum(part.texts for part in parts),
             seconds=sum(part.seconds for part in parts),
             leaks=tuple(leak for part in parts for leak in part.leaks),
+            compared_with=self._compared_with,
         )
         return record, tuple(groups) if len(groups) == len(parts) else ()
+
+    @property
+    def _compared_with(self) -> str:
+        return "" if self.training is None else self.training.fingerprint
 
     def _leaks(self, task: str, texts: Texts, card: Mapping[str, str]) -> tuple[Leak, ...]:
         if self.training is not None:
@@ -219,6 +261,26 @@ class Harness:
 def fresh(task: AbsTask) -> AbsTask:
     """A copy of a task that was not run yet: some draw their samples as they go, and every model must get the same."""
     return copy.deepcopy(task)
+
+
+def _gone_on_with(earlier: Run, run: Run) -> Run:
+    """A run that begins with what an earlier process left of it."""
+    return replace(
+        run,
+        tasks=earlier.tasks,
+        samples=earlier.samples,
+        texts_per_s=earlier.texts_per_s,
+        rationale_tokens=earlier.rationale_tokens,
+        expected=earlier.expected,
+        settings={**earlier.settings, **run.settings},
+    )
+
+
+def _with_counts(record: TaskRecord, before: Counts | None, after: Counts | None) -> TaskRecord:
+    """A record with what its task asked of the model; what a failed one asked counts no more than its score."""
+    if record.status == "failed" or before is None or after is None:
+        return record
+    return replace(record, counts=after - before)
 
 
 def _samples(task: AbsTask) -> int:

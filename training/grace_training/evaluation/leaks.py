@@ -33,6 +33,7 @@ class TrainingTexts:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._keys = {name: _keys_of(file) for name, file in _named(files).items()}
+        self.fingerprint = _fingerprint(self._keys)  # the same files come to the same leaks
 
     def leaks(self, task_keys: npt.NDArray[np.uint64]) -> tuple[Leak, ...]:
         """Files that share texts with a task, given the sorted hashes of the task's."""
@@ -78,6 +79,14 @@ def _named(files: Sequence[Path]) -> dict[str, Path]:
         fits = (n for n in range(2, most) if all(parts[-n:] != file.parts[-n:] for parts in others))
         named["/".join(file.parts[-next(fits, most) :])] = file
     return named
+
+
+def _fingerprint(keys: Mapping[str, npt.NDArray[np.uint64]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(keys):
+        digest.update(f"{name}\n{len(keys[name])}\n".encode("utf-8", "replace"))
+        digest.update(keys[name].tobytes())
+    return digest.hexdigest()
 
 
 def _keys_of(file: Path) -> npt.NDArray[np.uint64]:

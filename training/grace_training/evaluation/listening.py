@@ -45,8 +45,13 @@ class Listener(AbsEncoder):
 
 def listen(task: AbsTask, hear: Hear) -> None:
     """Let `hear` have all texts of a task, in the pieces in which mteb embeds them; each must be read to its end."""
+    run_through(Listener(hear), task)
+
+
+def run_through(model: Any, task: AbsTask) -> None:
+    """Let mteb run a task on a model for what passes through it: no score is kept."""
     mteb.evaluate(
-        Listener(hear),
+        model,
         task,
         cache=None,
         encode_kwargs={"batch_size": 256, "show_progress_bar": False},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from grace.checkpoint import BUNDLED_NAME
 from grace_training.errors import BadRecipe
-from grace_training.evaluation.results import REPRESENTATIONS, ROWS, RepresentationName, Run
+from grace_training.evaluation.results import REPRESENTATIONS, ROWS, Counts, RepresentationName, Run
 
 if TYPE_CHECKING:
     from grace import Checkpoint, Grace
@@ -69,6 +69,13 @@ class Variant:
     model: Any  # of mteb's protocols
     embedder: Any | None = None  # an Embedder; None for a peer
 
+    def counts(self) -> Counts | None:
+        """What its embedder was asked for so far; None for a peer."""
+        if self.embedder is None:
+            return None
+        counts: Counts = self.embedder.counts(self.run.representation)
+        return counts
+
 
 @contextmanager
 def open_variants(options: argparse.Namespace) -> Iterator[list[Variant]]:
@@ -78,21 +85,36 @@ def open_variants(options: argparse.Namespace) -> Iterator[list[Variant]]:
 
 
 def measured(variant: Variant, run: Run) -> Run:
-    """A variant's run with what its embedder counted: speed, rationale lengths, samples for case studies."""
+    """A variant's run with speed, rationale lengths, texts the mean stood in for, samples for case studies."""
     embedder = variant.embedder
     if embedder is None:
         return run
     tally = embedder.tally
     if tally.texts:
         run = replace(run, texts_per_s=round(tally.texts / tally.seconds, 3))
-    if tally.asked:
-        run = replace(run, settings={**run.settings, "stood_in": tally.stood_in[run.representation]})
-        if embedder.budget is not None:
-            run = replace(run, rationale_tokens=round(tally.rationale_tokens / tally.asked, 2))
+    run = _counted(run)
     if embedder.budget is not None and variant.model.firsts:
         samples = [embedder.sample(text, role, task) for (task, role), text in variant.model.firsts.items()]
         run = replace(run, samples=tuple({(s.role, s.text): s for s in (*run.samples, *samples)}.values()))
     return run
+
+
+def _counted(run: Run) -> Run:
+    """A run with the counts of all its tasks, whichever process scored them.
+
+    Tasks in a file from before counts were kept have none. Where some have and some not, the figures over all are not
+    known, and left out; where none has, those of the file stay.
+    """
+    counts = [record.counts for record in run.tasks if record.status == "done"]
+    known = [count for count in counts if count is not None]
+    if counts and not known:
+        return run
+    settings = {name: value for name, value in run.settings.items() if name != "stood_in"}
+    run, total = replace(run, settings=settings, rationale_tokens=None), sum(known, Counts())
+    if len(known) < len(counts) or not total.asked:
+        return run
+    mean = None if run.budget is None else round(total.rationale_tokens / total.asked, 2)
+    return replace(run, settings={**settings, "stood_in": total.stood_in}, rationale_tokens=mean)
 
 
 def _peers(options: argparse.Namespace) -> list[Variant]:

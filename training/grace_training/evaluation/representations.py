@@ -145,6 +145,7 @@ class Shelf:
 
         Raises:
             DamagedShelf: a row does not pass its checksum.
+            ValueError: a place is -1.
         """
         which = self.poolings.index(pooling)
         for start in range(0, len(places), _GATHERED):
@@ -173,6 +174,8 @@ class Shelf:
         self._own = None
 
     def _gather(self, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if (places < 0).any():  # as an index it would be somebody else's row
+            raise ValueError("a text is not on the shelf: was it left to another shard?")
         rows = np.zeros(len(places), self._row)
         for file in np.unique(places[:, 0]):
             here = np.flatnonzero(places[:, 0] == file)

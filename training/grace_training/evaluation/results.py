@@ -22,7 +22,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -73,6 +73,21 @@ class Leak:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What was asked of a GRACE checkpoint; a text that comes twice counts twice."""
+
+    asked: int = 0  # texts
+    rationale_tokens: int = 0  # of all of them
+    stood_in: int = 0  # texts without a token of the representation, whose mean stands in
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecord:
     """One task of a run. A failed one has no score, whatever was computed on the way."""
 
@@ -87,6 +102,8 @@ class TaskRecord:
     seconds: float = 0.0
     subsampled_from: int | None = None  # how many samples there would have been
     leaks: tuple[Leak, ...] = ()
+    compared_with: str = ""  # fingerprint of the training texts that `leaks` were looked for in; empty: the card alone
+    counts: Counts | None = None  # None: not counted (a peer, a failed task, a file from before they were kept)
     superseded_by: str | None = None
 
 
@@ -127,7 +144,7 @@ class Run:
     tasks: tuple[TaskRecord, ...] = ()
     samples: tuple[Sample, ...] = ()
     texts_per_s: float | None = None  # embedded by the engine, cached ones not counted; None if all were cached
-    rationale_tokens: float | None = None  # mean
+    rationale_tokens: float | None = None  # mean over the texts of its tasks; None: nothing written, or not known
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     started_at: str = ""  # ISO 8601, UTC
@@ -211,10 +228,7 @@ def read_run(path: Path) -> Run:
     if data.get("format", 0) > FORMAT:
         raise BadResults(f"{path} has format {data['format']}, this version reads up to {FORMAT}: upgrade")
     try:
-        tasks = tuple(
-            TaskRecord(**{**task, "leaks": tuple(Leak(**leak) for leak in task.get("leaks", ()))})
-            for task in data.pop("tasks", ())
-        )
+        tasks = tuple(map(_task, data.pop("tasks", ())))
         samples = tuple(Sample(**sample) for sample in data.pop("samples", ()))
         known = {f.name for f in fields(Run)}
         return Run(
@@ -254,6 +268,12 @@ def runs(folder: Path) -> Iterator[tuple[Path, Run]]:
     """
     for path in sorted(folder.rglob(f"{OWN}/*.json")):
         yield path, read_run(path)
+
+
+def _task(data: Mapping[str, Any]) -> TaskRecord:
+    leaks = tuple(Leak(**leak) for leak in data.get("leaks", ()))
+    counts = None if data.get("counts") is None else Counts(**data["counts"])
+    return TaskRecord(**{**data, "leaks": leaks, "counts": counts})
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
