@@ -242,7 +242,7 @@ def _validation(errors: Sequence[Any]) -> ApiError:
     about = [error for error in errors if _path(error)[:1] == _path(errors[0])[:1]]
     first = max(about, key=lambda error: len(_path(error)))
     kind, place, path = first["type"], str(first["loc"][0]), _path(first)
-    param = ".".join(path) or None
+    param = _spelt(path) or None
     if kind == "json_invalid":
         return Malformed(f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}")
     if param is None and kind in ("model_attributes_type", "missing", "dict_type"):
@@ -253,9 +253,14 @@ def _validation(errors: Sequence[Any]) -> ApiError:
     return InvalidValue(f"{param or place}: {message[:1].lower()}{message[1:]}", param=param)
 
 
-def _path(error: Any) -> list[str]:
+def _path(error: Any) -> list[str | int]:
     """The field of the request: pydantic's path without its first step (body, path) and the arms of unions."""
-    return [str(part) for part in error["loc"][1:] if not _is_branch(str(part))]
+    return [part for part in error["loc"][1:] if not _is_branch(str(part))]
+
+
+def _spelt(path: Sequence[str | int]) -> str:
+    """A path as the rest of the service spells one: `documents[3].vector`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def _is_branch(part: str) -> bool:

@@ -308,7 +308,8 @@ async def test_an_alias_is_switched_at_once_and_survives_a_restart(open_service:
         ({"id": "a", "text": "a", "vector": [1e300] * 64}, "documents[0].vector"),
         ({"id": "a", "text": "a", "metadata": {"a": 2**63}}, "documents[0].metadata"),
         ({"id": "a", "text": "a", "metadata": {"a": "\0"}}, "documents[0].metadata"),
-        ({"id": "a", "text": "a", "surprise": 1}, "documents.0.surprise"),
+        ({"id": "a", "text": "a", "surprise": 1}, "documents[0].surprise"),
+        ({"id": "a", "text": "a", "vector": [1.0, "x"]}, "documents[0].vector[1]"),
     ],
 )
 async def test_a_wrong_document_is_refused_naming_the_field(

@@ -94,7 +94,7 @@ async def test_errors_are_of_the_sdks_own_classes_and_name_its_fields(serve: Ser
     assert unknown.value.body["error"]["code"] == "model_not_found"
     refused: dict[str, dict[str, Any]] = {
         "output_dimension": {"output_dimension": 999},
-        "embedding_types.0": {"embedding_types": ["int8"]},
+        "embedding_types[0]": {"embedding_types": ["int8"]},
         "truncate": {"truncate": "START"},
         "max_tokens": {"max_tokens": 9},
         "images": {"images": ["data:image/png;base64,AA=="]},

@@ -158,7 +158,7 @@ async def test_the_budget_of_a_rationale_is_kept(serve: Serve) -> None:
         ({"input": TEXT, "seed": 7}, "seed"),
         ({"input": TEXT, "stop": ["."]}, "stop"),
         ({"input": []}, "input"),
-        ({"input": [1, 2]}, "input.0"),
+        ({"input": [1, 2]}, "input[0]"),
         ({"input": None}, "input"),
         ({}, "input"),
         ({"input": TEXT, "role": "passage"}, "role"),
