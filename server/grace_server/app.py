@@ -43,7 +43,7 @@ from grace_server.middleware.trace import Trace
 from grace_server.places import Limits
 from grace_server.routes import cohere, docs, embed, explain, info, openai, playground, probes, tei
 from grace_server.settings import Settings
-from grace_server.stop import Stop
+from grace_server.stop import Front
 from grace_server.tracing import Tracing
 
 _OPEN_WHILE_CLOSED = (*probes.PATHS, *playground.PATHS, "/metrics", "/openapi.json", docs.PATH)
@@ -178,8 +178,8 @@ async def _open(
         generate_timeout_s=settings.generate_timeout_s,
         engines=count_of(engine),
     )
-    in_flight = InFlight(admission, metrics)
-    front: Stop = in_flight
+    in_flight = InFlight(admission, metrics, check=admission.places.check)
+    front: Front = in_flight
     if settings.cache:
         cache = Cache(
             in_flight,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ import diskcache
 from grace.representation import Job, Representation
 from grace_server import logs, records
 from grace_server.metrics import Metrics
-from grace_server.stop import Item, Stop, items_of
+from grace_server.stop import Admitting, Item, items_of
+from grace_server.together import together
 
 _Result = TypeVar("_Result")
 Found = tuple[str, Representation | None]  # how the look-up went, and what it found
@@ -60,7 +61,7 @@ class Cache:
     Answers do not wait until they are written.
     """
 
-    def __init__(self, following: Stop, metrics: Metrics, *, folder: Path, identity: str, max_mib: int) -> None:
+    def __init__(self, following: Admitting, metrics: Metrics, *, folder: Path, identity: str, max_mib: int) -> None:
         self._following, self._metrics, self._identity = following, metrics, identity
         self._folder, self._max_bytes = folder, max_mib * 2**20
         self._thread = ThreadPoolExecutor(1, "grace-cache")
@@ -88,9 +89,17 @@ class Cache:
         key = records.key_of(job, self._identity)
         if found := await self._look_up(key, job):
             return found
-        representation = await self._following.represent(job)
-        await self._keep(key, representation)
-        return representation
+        return await self._make(key, job)
+
+    async def represent_all(self, jobs: Sequence[Job]) -> list[Representation]:
+        """A request's jobs, looked up in one trip; what is not on disk is let in as a whole, or none of it."""
+        asked = [(records.key_of(job, self._identity), job) for job in jobs]
+        found = await self._look_up_all(asked)
+        missing = [one for one, known in zip(asked, found, strict=True) if known is None]
+        if missing:
+            self._following.admit([job for _, job in missing])
+        made = iter(await together(*(self._make(key, job) for key, job in missing)))
+        return [known or next(made) for known in found]
 
     async def stream(self, job: Job) -> AsyncIterator[Item]:
         """The same; a rationale from disk comes in one piece."""
@@ -106,15 +115,28 @@ class Cache:
                     await self._keep(key, item)
                 yield item
 
-    async def _look_up(self, key: str, job: Job) -> Representation | None:
-        if self._store is None:
-            return None
-        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-        self._trip.asked.append((key, job, found))
-        self._depart()
-        result, representation = await found
-        self._metrics.cache_lookups.labels(result).inc()
+    async def _make(self, key: str, job: Job) -> Representation:
+        """From the next stop, and then to disk: each as it is made, so that a request cut short is not begun anew."""
+        representation = await self._following.represent(job)
+        await self._keep(key, representation)
         return representation
+
+    async def _look_up(self, key: str, job: Job) -> Representation | None:
+        [found] = await self._look_up_all([(key, job)])
+        return found
+
+    async def _look_up_all(self, asked: Sequence[tuple[str, Job]]) -> list[Representation | None]:
+        if self._store is None:
+            return [None] * len(asked)
+        answers: list[asyncio.Future[Found]] = []
+        for key, job in asked:
+            answers.append(asyncio.get_running_loop().create_future())
+            self._trip.asked.append((key, job, answers[-1]))
+        self._depart()
+        found = [await answer for answer in answers]  # one trip's, so that only the first is waited for
+        for result, _ in found:
+            self._metrics.cache_lookups.labels(result).inc()
+        return [representation for _, representation in found]
 
     async def _keep(self, key: str, representation: Representation) -> None:
         if self._store is None:

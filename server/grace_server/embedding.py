@@ -11,7 +11,6 @@ from grace.representation import Job, Mode, Rationale, Representation, Role
 from grace_server import logs, tracing
 from grace_server.errors import InvalidValue, TooLarge
 from grace_server.house import House
-from grace_server.together import together
 
 _LONG_TEXT_CHARS = 4000  # above, making the prompt takes longer than changing threads
 
@@ -73,11 +72,7 @@ async def embed(
     """
     jobs = await make_jobs(house, texts, options, rationales)
     flat = [job for group in jobs for job in group]
-    if len(flat) == 1:
-        found = [await house.front.represent(flat[0])]
-    else:
-        house.admission.places.check(flat)
-        found = await together(*(house.front.represent(job) for job in flat))
+    found = await house.front.represent_all(flat) if len(flat) > 1 else [await house.front.represent(flat[0])]
     embedded = pool_all(house, jobs, found, options)
     note(house, embedded)
     return embedded

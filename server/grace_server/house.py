@@ -10,7 +10,7 @@ from grace_server.admission import Admission
 from grace_server.audit.signing import Signer
 from grace_server.metrics import Metrics
 from grace_server.settings import Settings
-from grace_server.stop import Stop
+from grace_server.stop import Front
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class House:
     metrics: Metrics
     checkpoint: Checkpoint
     prompter: Prompter
-    front: Stop  # the outermost stop: cache, in-flight sharing, admission and engine lie behind it
-    admission: Admission  # asked beforehand whether a whole request fits
+    front: Front  # the outermost stop: cache, in-flight sharing, admission and engine lie behind it
+    admission: Admission
     signer: Signer | None = None  # of audit records
 
     @property

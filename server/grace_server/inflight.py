@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from grace.representation import Job, Representation
 from grace_server import tracing
 from grace_server.metrics import Metrics
 from grace_server.stop import Item, Stop, in_background, items_of, wanted
+from grace_server.together import together
+
+
+def _room_enough(_: Sequence[Job]) -> None:
+    """Whatever comes is taken: what lies behind has no limits."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,8 +31,14 @@ class InFlight:
     work that someone waits for, too, waits for its place among requests from then on.
     """
 
-    def __init__(self, following: Stop, metrics: Metrics) -> None:
-        self._following, self._metrics = following, metrics
+    def __init__(
+        self,
+        following: Stop,
+        metrics: Metrics,
+        *,
+        check: Callable[[Sequence[Job]], None] = _room_enough,  # raises if there is no room for all of these
+    ) -> None:
+        self._following, self._metrics, self._check = following, metrics, check
         self._flights: dict[Job, _Flight] = {}
 
     async def represent(self, job: Job) -> Representation:
@@ -41,6 +52,21 @@ class InFlight:
         flight = self._flights[job] = _Flight(asyncio.create_task(self._fly(job, someone)), someone)
         flight.task.add_done_callback(lambda task: self._landed(job, task))
         return await self._wait(job, flight)
+
+    async def represent_all(self, jobs: Sequence[Job]) -> list[Representation]:
+        """A request's jobs, each in a flight; equal ones in the same."""
+        self.admit(jobs)
+        return await together(*(self.represent(job) for job in jobs))
+
+    def admit(self, jobs: Sequence[Job]) -> None:
+        """Whether there is room for those of a request's jobs that need some: equal ones need it once, others' none."""
+        if new := [job for job in dict.fromkeys(jobs) if not self._has_a_place(job)]:
+            self._check(new)
+
+    def _has_a_place(self, job: Job) -> bool:
+        """Whether it is under way, and not as background work: that is brought into the queue by who joins it."""
+        flight = self._flights.get(job)
+        return flight is not None and flight.wanted.done()
 
     async def stream(self, job: Job) -> AsyncIterator[Item]:
         """Not shared: a second reader would have missed the beginning."""

@@ -24,9 +24,6 @@ _CERTAIN = 0.8  # of queue_timeout_s: who would wait longer, as far as can be to
 PROMISED = 0.4  # of deadline_s: the rest is for what cannot be told, as rationales that come out long
 _PRESSED_S = 1.0  # an engine counts as having all it can take for so long after it had
 
-# Whether a text is one of a request that found nobody here: it was let in as a whole, and is not judged text by text.
-_came_alone: ContextVar[bool] = ContextVar("came_alone", default=False)
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -41,6 +38,19 @@ class Limits:
     background_requests: int | None = None  # of those running; None: half of them
 
 
+@dataclass(slots=True)
+class _Request:
+    """What the texts of a request that was judged as a whole know of each other."""
+
+    alone: bool  # it found nobody here
+    may_wait: bool = False  # one of its texts was let in, if only to the queue; whoever waits behind it is a neighbour
+    begun: bool = False  # one of its texts has had a place
+
+
+# That of a text. None: it came by itself.
+_request: ContextVar[_Request | None] = ContextVar("request", default=None)
+
+
 class _WantedNow(Exception):
     """Someone waits for what was queued as background work."""
 
@@ -50,7 +60,8 @@ class Places:
 
     Who would wait in vain is refused at once: at the recent pace, his place would come after `queue_timeout_s`, or his
     answer after `deadline_s`. The answer takes as long as all that is inside and ahead of him (Little's law), so a
-    service that slows down takes fewer in, however many places it has.
+    service that slows down takes fewer in, however many places it has. Texts of a request that was let in as a whole
+    are no queue to each other: those that wait behind the first of them wait as long as the request takes.
 
     But background work waits until no one else does, and takes half of the places at most: a search that comes while a
     million documents are being embedded finds a place. It waits as long as it takes, beside the queue and its limits:
@@ -91,15 +102,14 @@ class Places:
         if len(jobs) > requests or sum(tokens) > total:
             raise TooLarge(
                 f"{len(jobs)} texts with {sum(tokens)} tokens (rationales included) in one request; all that the "
-                f"service holds is {requests} texts and {total} tokens",
+                f"service holds is {requests} texts (max_running_requests, max_queued_requests) and {total} tokens "
+                "(max_running_tokens, max_queued_tokens); send fewer texts at a time",
                 param="input",
             )
-        if (
-            self._running + len(self._waiting) + len(jobs) > requests
-            or self._running_tokens + self._ahead_tokens + sum(tokens) > total
-        ):
+        if not self._holds(len(jobs), sum(tokens)):
             raise self._overloaded()
-        _came_alone.set(not self._running and not self._waiting)
+        self._refuse_who_would_wait_in_vain()
+        _request.set(_Request(alone=not self._running and not self._waiting))
         self._promise(sum(tokens), len(jobs))
 
     @asynccontextmanager
@@ -140,17 +150,31 @@ class Places:
         if in_background.get() and await self._enter_behind(tokens):
             return True
         self._promise(tokens)
+        request = _request.get()
         if not self._waiting and self._has_room(tokens, False):
             self._take(tokens, False)
             self._metrics.queue_seconds.observe(0.0)
-            return False
-        limits = self._limits
-        if len(self._waiting) >= limits.queued_requests or self._ahead_tokens + tokens > limits.queued_tokens:
-            raise self._overloaded()
-        if self._wait_expected() > _CERTAIN * limits.queue_timeout_s:
-            raise self._overloaded()
-        await self._queue(tokens, background=False)
+        else:
+            self._refuse_who_may_not_queue(tokens, request)
+            await self._queue(tokens, background=False)
+        if request is not None:
+            request.may_wait = request.begun = True
         return False
+
+    def _refuse_who_may_not_queue(self, tokens: int, request: _Request | None) -> None:
+        if request is None:
+            limits = self._limits
+            if len(self._waiting) >= limits.queued_requests or self._ahead_tokens + tokens > limits.queued_tokens:
+                raise self._overloaded()
+            self._refuse_who_would_wait_in_vain()
+            return
+        # As a whole it had room, which by itself the queue may lack: long texts leave places beside each other empty.
+        if not self._holds(1, tokens):
+            raise self._overloaded()
+        if not request.may_wait:
+            # Others may have come since it was judged. From here on those ahead of the next one are its neighbours.
+            self._refuse_who_would_wait_in_vain()
+            request.may_wait = True
 
     async def _enter_behind(self, tokens: int) -> bool:
         """Wait for a place of background work; False, and no place, if someone waits for this text by now."""
@@ -176,8 +200,7 @@ class Places:
             self._ahead_tokens += tokens
             self._press()
         try:
-            async with asyncio.timeout(None if background else self._limits.queue_timeout_s):
-                await (_unless_wanted(ticket) if background else ticket)
+            await (_unless_wanted(ticket) if background else self._in_time(ticket))
         except BaseException as error:
             if ticket in queue:
                 self._forget(queue, ticket)
@@ -199,6 +222,19 @@ class Places:
         self._metrics.queue_seconds.observe(waited)
         if record := logs.current.get():
             record.queue_s = max(record.queue_s, waited)
+
+    async def _in_time(self, ticket: asyncio.Future[None]) -> None:
+        """Wait for a place for `queue_timeout_s`; or, where a neighbour has had one, for as long as it takes.
+
+        Raises:
+            TimeoutError: no place came in time.
+        """
+        request = _request.get()
+        if request is None or not request.begun:
+            await asyncio.wait([ticket], timeout=self._limits.queue_timeout_s)
+            if not ticket.done() and (request is None or not request.begun):
+                raise TimeoutError
+        await ticket
 
     def _grant(self) -> None:
         """Let in from the head of the queue as many as fit, background work last."""
@@ -233,6 +269,15 @@ class Places:
         self._queued_tokens -= tokens
         if queue is self._waiting:
             self._ahead_tokens -= tokens
+
+    def _holds(self, texts: int, tokens: int) -> bool:
+        """Whether there is room for so many more, inside and in the queue together."""
+        limits, engines = self._limits, self._engines()
+        return (
+            self._running + len(self._waiting) + texts <= engines * limits.running_requests + limits.queued_requests
+            and self._running_tokens + self._ahead_tokens + tokens
+            <= engines * limits.running_tokens + limits.queued_tokens
+        )
 
     def _has_room(self, tokens: int, background: bool, texts: int = 1) -> bool:
         limits, engines = self._limits, self._engines()
@@ -275,6 +320,10 @@ class Places:
                 param="input",
             )
 
+    def _refuse_who_would_wait_in_vain(self) -> None:
+        if self._wait_expected() > _CERTAIN * self._limits.queue_timeout_s:
+            raise self._overloaded()
+
     def _wait_expected(self) -> float:
         """Seconds until a text that comes now would be let in; 0 as long as it is not known."""
         return self._pace.seconds_for(self._ahead_tokens)
@@ -288,10 +337,11 @@ class Places:
         if texts > 1 and (alone := self._pace.seconds_for(tokens)) > most:
             raise TooLarge(
                 f"{texts} texts in one request are expected to take {alone:.1f} s by themselves; for deadline_s "
-                f"{deadline:g} no more is let in than takes {most:g} s",
+                f"{deadline:g} no more is let in than takes {most:g} s; send fewer texts at a time",
                 param="input",
             )
-        if _came_alone.get() or (not self._running and not self._waiting):
+        request = _request.get()
+        if (request is not None and request.alone) or (not self._running and not self._waiting):
             return
         expected = self._pace.seconds_for(self._running_tokens + self._ahead_tokens + tokens)
         if expected > most:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from contextvars import ContextVar
 from typing import Protocol, cast
@@ -28,6 +28,20 @@ class Stop(Protocol):
 
     def stream(self, job: Job) -> AsyncIterator[Item]:
         """Pieces of the rationale as they are written, then the representation, once, last."""
+
+
+class Admitting(Stop, Protocol):
+    """A stop that can be asked about a whole request before any of its jobs sets out."""
+
+    def admit(self, jobs: Sequence[Job]) -> None:
+        """Whether all of them can be taken at once, so that none waits in vain for its neighbours."""
+
+
+class Front(Stop, Protocol):
+    """The first stop: it takes the jobs of a request together, too."""
+
+    async def represent_all(self, jobs: Sequence[Job]) -> list[Representation]:
+        """Answer all or none. Only those that no stop on the way knows need room in the engine. None is probed."""
 
 
 def items_of(stop: Stop, job: Job) -> AbstractAsyncContextManager[AsyncGenerator[Item, None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pickle
@@ -18,7 +19,7 @@ import pytest
 from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
 from grace_server import records
-from tests.server.conftest import Serve, until
+from tests.server.conftest import Serve, Service, until
 
 SECRET = "Zanzibar quartet marmalade. Obsidian pelican!"
 
@@ -184,6 +185,53 @@ async def test_what_was_answered_before_the_end_is_there_after_it(serve: Serve) 
     await service.embed(input=texts)
     again = await (await serve()).embed(input=texts)  # on the same folder, the first one is stopped
     assert all(item["cached"] for item in again["data"])
+
+
+async def full(serve: Serve, *, known: list[str]) -> tuple[Service, asyncio.Task[Any]]:
+    """A service that knows some texts and has room for one more; the task ends when there is room for all again."""
+    service = await serve(seconds=0.3, max_running_requests=1, max_queued_requests=2, max_inputs=3, max_samples=1)
+    await service.embed(input=known)
+    busy = asyncio.gather(*(service.embed(input=f"busy {i}") for i in range(2)))
+    await until(lambda: service.metric("grace_queued_requests") == 1)
+    return service, asyncio.ensure_future(busy)
+
+
+async def test_a_batch_that_is_on_the_disk_is_answered_though_the_service_is_full(serve: Serve) -> None:
+    service, busy = await full(serve, known=["a", "b", "c"])
+    calls = service.engine.calls
+    again = await service.embed(input=["c", "a", "b"])
+    assert all(item["cached"] for item in again["data"])
+    assert not busy.done()
+    assert service.engine.calls == calls
+    await service.embed(input=["d", "e"], status=429)
+    await busy
+
+
+async def test_of_a_batch_only_what_must_be_computed_needs_room_and_equal_texts_need_it_once(serve: Serve) -> None:
+    service, busy = await full(serve, known=["a", "b"])
+    copies = await service.embed(input=["c", "a", "c"])
+    assert [item["cached"] for item in copies["data"]] == [False, True, False]
+    assert copies["data"][0]["embedding"] == copies["data"][2]["embedding"]
+    await busy
+    assert service.engine.calls == 2 + 2 + 1
+    assert service.metric("grace_rejections_total", reason="queue_full") == 0
+
+
+async def test_a_batch_is_looked_up_once(serve: Serve) -> None:
+    service = await serve()
+    await service.embed(input=["a", "b", "c"])
+    await service.embed(input=["a", "b", "d"])
+    assert service.metric("grace_cache_lookups_total", result="miss") == 4
+    assert service.metric("grace_cache_lookups_total", result="hit") == 2
+
+
+async def test_what_was_made_of_a_batch_that_failed_is_kept(serve: Serve) -> None:
+    service = await serve(seconds=0.3, max_running_requests=1)
+    first = asyncio.create_task(service.client.post("/embed", json={"input": ["a", "b"]}))
+    await until(lambda: service.engine.calls == 2)
+    service.engine.kill()
+    assert (await first).status_code == 503
+    assert (await (await serve()).embed(input="a"))["data"][0]["cached"]
 
 
 async def test_a_record_is_the_same_after_a_round_trip(prompter: Prompter) -> None:

@@ -28,6 +28,18 @@ async def test_identical_texts_are_generated_once(serve: Serve) -> None:
     assert service.metric("grace_shared_total") == 7
 
 
+async def test_a_batch_needs_no_room_for_what_others_are_waiting_for(serve: Serve) -> None:
+    service = await serve(
+        seconds=0.2, cache=False, max_running_requests=1, max_queued_requests=2, max_inputs=3, max_samples=1
+    )
+    first = asyncio.create_task(service.embed(input=["a", "b", "c"]))
+    await until(lambda: service.metric("grace_queued_requests") == 2)
+    second = await service.embed(input=["c", "b", "a"])
+    assert [item["embedding"] for item in second["data"][::-1]] == [i["embedding"] for i in (await first)["data"]]
+    assert service.engine.calls == 3
+    assert service.metric("grace_shared_total") == 3
+
+
 async def test_another_option_is_another_generation(serve: Serve) -> None:
     service = await serve(seconds=0.05, cache=False)
     await asyncio.gather(

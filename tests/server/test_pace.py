@@ -14,6 +14,7 @@ from grace.prompt import Prompter
 from grace_server.admission import Admission
 from grace_server.errors import Overloaded, QueueTimeout, TooLarge
 from grace_server.pace import Pace
+from grace_server.together import together
 from tests.server.conftest import until
 from tests.server.test_admission import WIDE, all_released, make
 
@@ -202,3 +203,93 @@ async def test_as_long_as_the_pace_is_not_known_nobody_waits_whose_answer_is_pro
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(not isinstance(each, BaseException) for each in found) == 4
     assert all("not known yet" in str(each) for each in found if isinstance(each, Overloaded))
+
+
+async def ask_together(admission: Admission, prompter: Prompter, name: str, *, texts: int) -> int:
+    """One request, as the stops before admission ask: judged as a whole, then every text by itself."""
+    jobs = [prompter.job(f"{name} {i}") for i in range(texts)]
+
+    async def request() -> int:
+        admission.places.check(jobs)
+        return len(await together(*map(admission.represent, jobs)))
+
+    return await asyncio.create_task(request())
+
+
+async def test_a_request_that_comes_alone_is_answered_though_it_takes_longer_than_texts_may_wait(
+    prompter: Prompter,
+) -> None:
+    """The pace is not known the first time, and known from then on."""
+    limits = replace(WIDE, queued_requests=1000, queue_timeout_s=0.2)
+    admission, _, metrics = make(prompter, limits, seconds=0.1)
+    for attempt in range(3):
+        assert await ask_together(admission, prompter, f"attempt {attempt}", texts=20) == 20
+    assert admission.places._pace.seconds_for(18 * prompter.job("attempt 0 0").tokens_needed) > 0.2
+    all_released(metrics)
+
+
+async def test_who_comes_behind_a_long_request_is_refused_at_once_and_told_when_to_come_back(
+    prompter: Prompter,
+) -> None:
+    admission, engine, metrics = make(prompter, replace(WIDE, queue_timeout_s=0.5), seconds=0.1)
+    await ask_together(admission, prompter, "shows the pace", texts=20)
+    long = asyncio.create_task(ask_together(admission, prompter, "long", texts=30))
+    await until(lambda: admission.places._running == 2)
+    with pytest.raises(Overloaded, match="the queue is full") as one:
+        await admission.represent(prompter.job("another"))
+    with pytest.raises(Overloaded, match="the queue is full") as several:
+        await ask_together(admission, prompter, "others", texts=3)
+    assert one.value.retry_after
+    assert several.value.retry_after
+    assert await long == 30
+    assert engine.calls == 50  # none of the three was begun
+    all_released(metrics)
+
+
+async def test_a_request_waits_for_others_as_long_as_any_text_and_for_itself_as_long_as_it_takes(
+    prompter: Prompter,
+) -> None:
+    admission, _, metrics = make(prompter, replace(WIDE, queue_timeout_s=0.5), seconds=0.1)
+    await ask_together(admission, prompter, "shows the pace", texts=20)
+    before = [asyncio.create_task(admission.represent(prompter.job(f"before {i}"))) for i in range(4)]
+    await until(lambda: admission.places._running == 2)
+    assert await ask_together(admission, prompter, "long", texts=20) == 20
+    await asyncio.gather(*before)
+    all_released(metrics)
+
+
+async def test_a_request_none_of_whose_texts_gets_a_place_in_time_is_told_so(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, replace(WIDE, queue_timeout_s=0.1), seconds=0.5)
+    before = [asyncio.create_task(admission.represent(prompter.job(f"before {i}"))) for i in range(2)]
+    await until(lambda: admission.places._running == 2)
+    with pytest.raises(QueueTimeout):
+        await ask_together(admission, prompter, "behind", texts=3)
+    await asyncio.gather(*before)
+    all_released(metrics)
+
+
+async def test_of_two_long_requests_that_come_at_the_same_moment_the_second_is_refused_at_once(
+    prompter: Prompter,
+) -> None:
+    admission, _, metrics = make(prompter, replace(WIDE, queue_timeout_s=0.5), seconds=0.1)
+    await ask_together(admission, prompter, "shows the pace", texts=20)
+    requests = (ask_together(admission, prompter, f"request {i}", texts=20) for i in range(2))
+    begin = time.perf_counter()
+    first, second = [asyncio.create_task(request) for request in requests]
+    with pytest.raises(Overloaded, match="the queue is full"):
+        await second
+    assert time.perf_counter() - begin < 0.4
+    assert await first == 20
+    all_released(metrics)
+
+
+async def test_a_request_that_the_service_holds_as_a_whole_is_not_refused_for_what_its_long_texts_leave_empty(
+    prompter: Prompter,
+) -> None:
+    tokens = prompter.job("all 0").tokens_needed
+    limits = replace(WIDE, running_tokens=3 * tokens // 2, queued_tokens=3 * tokens // 2 + 1)
+    admission, _, metrics = make(prompter, limits)
+    assert await ask_together(admission, prompter, "all", texts=3) == 3
+    with pytest.raises(TooLarge, match=r"max_running_tokens, max_queued_tokens\); send fewer texts at a time"):
+        await ask_together(admission, prompter, "all", texts=4)
+    all_released(metrics)
