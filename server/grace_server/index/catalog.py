@@ -29,7 +29,15 @@ from grace_server.index import reading
 from grace_server.index.collection import Collection
 from grace_server.index.durable import sync_folder
 from grace_server.index.edges import Edges
-from grace_server.index.errors import Conflict, IndexNotFound, InvalidValue, StoreFull, StoreLocked, StoreUnavailable
+from grace_server.index.errors import (
+    Conflict,
+    IndexNotFound,
+    InvalidValue,
+    StoreFull,
+    StoreLocked,
+    StoreRefused,
+    StoreUnavailable,
+)
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.unopened import Unopened, is_damage
 
@@ -180,7 +188,7 @@ class Catalog:
                 raise
             try:
                 collection.index.discard()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreRefused) as error:
                 log.warning("index %s is deleted, but not its vectors elsewhere: %s", name, error)
             shutil.rmtree(trash, ignore_errors=True)
             return collection

@@ -6,6 +6,7 @@ ApiError
 │   └── FingerprintMismatch                        built by another model; the message says what to do
 ├── InvalidValue                                   422, `param` names the field
 ├── TooLarge                                       413
+├── StoreRefused                                   500, asking again changes nothing
 └── StoreUnavailable                               503, with Retry-After
     ├── StoreFull                                  the disk is full: nothing of this request was kept
     ├── StoreLocked                                another process has the data folder
@@ -26,6 +27,7 @@ __all__ = [
     "StoreDamaged",
     "StoreFull",
     "StoreLocked",
+    "StoreRefused",
     "StoreUnavailable",
     "TooLarge",
 ]
@@ -59,6 +61,12 @@ class FingerprintMismatch(Conflict):
     """The collection was built by another model: their vectors do not compare."""
 
     code = "fingerprint_mismatch"
+
+
+class StoreRefused(ApiError):
+    """A store on another machine does not take a request as it is: asking again changes nothing."""
+
+    code = "store_refused"
 
 
 class StoreUnavailable(Unavailable):

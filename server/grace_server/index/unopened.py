@@ -11,7 +11,7 @@ from pathlib import Path
 from grace_server.errors import ApiError
 from grace_server.index import reading
 from grace_server.index.collection import DATABASE
-from grace_server.index.errors import StoreDamaged, StoreUnavailable
+from grace_server.index.errors import StoreDamaged, StoreRefused, StoreUnavailable
 from grace_server.index.store import looking_at
 
 
@@ -40,7 +40,8 @@ class Unopened:
 
 def is_damage(error: Exception) -> bool:
     """Whether it is what a collection holds that keeps it from being opened. Else a later start may find it well."""
-    return isinstance(error, StoreDamaged) or not isinstance(error, (StoreUnavailable, OSError, MemoryError))
+    elsewhere = (StoreUnavailable, StoreRefused, OSError, MemoryError)
+    return isinstance(error, StoreDamaged) or not isinstance(error, elsewhere)
 
 
 def _names_in(folder: Path) -> tuple[str | None, dict[str, int]]:
