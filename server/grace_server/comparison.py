@@ -19,6 +19,7 @@ from grace_server.index.document import Document
 from grace_server.index.errors import DocumentNotFound
 from grace_server.index.explanation import Unexplainable, stored_side
 from grace_server.index.indexes import Indexes
+from grace_server.index.settings import check_mode
 from grace_server.segments import side_of
 from grace_server.sides import Side
 from grace_server.together import together
@@ -116,13 +117,10 @@ async def compare_in_index(
             indexes.model.check_length(given.text, param="text")
             indexes.model.check_length(given.rationale or "", param="rationale")
             settings = collection.settings
-            made = await indexes.model.embed(
-                collection,
-                given.text,
-                role=given.role,
-                mode=mode or (settings.query_mode if given.role == "query" else settings.document_mode),
-                given=given.rationale,
-            )
+            its = mode or (settings.query_mode if given.role == "query" else settings.document_mode)
+            if given.rationale is None:
+                check_mode(settings, its, param="mode")
+            made = await indexes.model.embed(collection, given.text, role=given.role, mode=its, given=given.rationale)
             embedded = Embedded((made.job,), (made.representation,), settings.pooling, made.vector, None)
             return _compared(embedded, given.role, dimensions=settings.dimensions)
 

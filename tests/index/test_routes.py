@@ -127,6 +127,48 @@ async def test_what_cannot_be_explained_says_why(open_service: OpenService) -> N
         assert [hit["id"] for hit in hits if hit["not_explained"]] == ["v"]
 
 
+@pytest.mark.parametrize("side", ["document_mode", "query_mode"])
+async def test_settings_that_leave_nothing_to_pool_make_no_index(open_service: OpenService, side: str) -> None:
+    async with open_service() as service:
+        pair = {"pooling": "rationale", side: "direct"}
+        refused = await service.http.put("/indexes/a", json={"settings": pair})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, f"settings.{side}")
+        assert (await service.http.get("/indexes/a")).status_code == 404
+    own = service.prompter.checkpoint
+    mode = {"document": "reason", "query": "reason", side.removesuffix("_mode"): "direct"}
+    checkpoint = replace(own, config=replace(own.config, pooling="rationale", mode=mode))
+    async with open_service(checkpoint=checkpoint) as service:
+        refused = await service.http.put("/indexes/a")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, f"settings.{side}")
+        assert (await service.http.put("/indexes/a", json={"settings": {side: "reason"}})).status_code == 201
+
+
+async def test_a_query_whose_mode_leaves_nothing_to_pool_is_refused_naming_the_mode(open_service: OpenService) -> None:
+    async with open_service() as service:
+        await filled(service, pooling="rationale")
+        calls = service.engine.calls
+        for path, body in (("/search", {"index": "a"}), ("/indexes/a/map/query", {"seq": 0})):
+            if "seq" in body:
+                body = {"seq": (await service.http.get("/indexes/a/map")).json()["seq"]}
+            refused = await service.http.post(path, json={**body, "query": "river", "mode": "direct"})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (422, "mode")
+        assert service.engine.calls == calls
+        assert len((await search(service, query="river", mode="direct", method="lexical"))["hits"]) == 2
+
+
+async def test_an_index_of_an_earlier_version_that_leaves_nothing_to_pool_is_opened_and_searched_by_saying_so(
+    open_service: OpenService,
+) -> None:
+    async with open_service() as service:
+        await filled(service, pooling="rationale")
+        change = "UPDATE setting SET value = json_set(value, '$.query_mode', 'direct') WHERE key = 'settings'"
+        service.indexes.catalog.get("a").store.write(lambda c: c.execute(change) and None)
+    async with open_service() as service:
+        refused = await service.http.post("/search", json={"index": "a", "query": "river"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "mode")
+        assert (await search(service, query="river", mode="reason"))["hits"]
+
+
 async def test_several_questions_pages_threshold_and_filter(open_service: OpenService) -> None:
     async with open_service() as service:
         await filled(service)

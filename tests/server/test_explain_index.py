@@ -353,6 +353,28 @@ async def test_tokens_of_a_document_are_of_the_mode_it_was_stored_in_not_of_the_
     assert [len(sources["first"]) > 1, len(sources["second"]) > 1] == [asked == "reason", stored == "reason"]
 
 
+async def test_tokens_of_another_models_documents_are_refused_and_their_sentences_are_not(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve()
+    await filled(service)
+    indexes = service.app.state.indexes
+    other = replace(indexes.model, checkpoint=replace(indexes.model.checkpoint, fingerprint="f" * 32))
+    monkeypatch.setattr(indexes, "model", other)
+    sides = {"index": "papers", "first": {"id": "river"}, "second": {"id": "bridge"}}
+    refused = await post(service, "/explain", 409, tokens=True, **sides)
+    assert (refused["error"]["code"], refused["error"]["param"]) == ("fingerprint_mismatch", "index")
+    assert (await post(service, "/explain", **sides))["table"]
+
+
+async def test_a_mode_that_leaves_nothing_to_pool_is_refused_by_its_name(serve: Serve) -> None:
+    service = await serve()
+    await filled(service, texts={"river": TEXTS["river"]}, pooling="rationale")
+    assert (await hit(service, "river", 422, mode="direct"))["error"]["param"] == "mode"
+    given = {"text": QUERY, "rationale": "It asks."}  # which is pooled in any mode
+    await post(service, "/explain", index="papers", first=given, second={"id": "river"}, mode="direct")
+
+
 async def test_tokens_of_several_rationales_are_refused(serve: Serve) -> None:
     service = await serve()
     body = {"first": QUERY, "second": "A river.", "n": 2, "temperature": 1.0, "tokens": True}

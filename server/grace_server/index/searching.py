@@ -18,6 +18,7 @@ from grace_server.index.filters import Clause
 from grace_server.index.fusion import fuse, share
 from grace_server.index.mean import Mean
 from grace_server.index.model import Model, Represented
+from grace_server.index.settings import check_mode
 from grace_server.index.vector_index import Neighbours
 from grace_server.index.vectors import Floats, checked
 from grace_server.together import together
@@ -92,7 +93,7 @@ async def ask(
 
     Raises:
         FingerprintMismatch: the collection was built by another model.
-        InvalidValue: neither words nor vector, or words missing for a lexical search.
+        InvalidValue: neither words nor vector, words missing for a lexical search, or nothing to pool in this mode.
     """
     for text in texts:
         if text is not None:
@@ -107,9 +108,9 @@ async def ask(
             vector = checked(given, dimensions=collection.dimensions, normalize=normalize, param="vector")
         elif text is not None and options.method != "lexical":
             model.check(collection)
-            made = await model.embed(
-                collection, text, role="query", mode=options.mode or collection.settings.query_mode
-            )
+            mode = options.mode or collection.settings.query_mode
+            check_mode(collection.settings, mode, param="mode")
+            made = await model.embed(collection, text, role="query", mode=mode)
             vector = made.vector
         return Question(text, vector, made)
 

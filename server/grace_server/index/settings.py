@@ -80,14 +80,31 @@ def chosen_for(config: CheckpointConfig, chosen: Mapping[str, Any]) -> Collectio
     """Settings out of those that were chosen; what was not, or is None, is as the checkpoint says, then as we do.
 
     Raises:
-        InvalidValue: naming the setting.
+        InvalidValue: naming the setting, or the mode that leaves nothing to pool.
     """
     of_checkpoint = {
         "pooling": config.pooling,
         "document_mode": config.mode["document"],
         "query_mode": config.mode["query"],
     }
-    return CollectionSettings(**(of_checkpoint | {name: value for name, value in chosen.items() if value is not None}))
+    made = CollectionSettings(**(of_checkpoint | {name: value for name, value in chosen.items() if value is not None}))
+    # Not when settings are read: a collection that has the pair from an earlier version is still to be opened.
+    check_mode(made, made.document_mode, param="settings.document_mode")
+    check_mode(made, made.query_mode, param="settings.query_mode")
+    return made
+
+
+def check_mode(settings: CollectionSettings, mode: Mode, *, param: str) -> None:
+    """Refuse a mode under which no text has a vector.
+
+    Raises:
+        InvalidValue: nothing is written, and the rationale is all that is pooled.
+    """
+    if mode == "direct" and settings.pooling == "rationale":
+        raise InvalidValue(
+            f"{param} 'direct' writes no rationale, and pooling 'rationale' pools nothing else: take 'reason'",
+            param=param,
+        )
 
 
 def with_defaults(settings: CollectionSettings, *, hidden_size: int) -> tuple[CollectionSettings, int]:

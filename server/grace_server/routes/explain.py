@@ -125,6 +125,8 @@ async def explain_route(body: ExplainRequest, request: Request) -> Response:
         named = [("first", first), ("second", second), *([("against", against)] if against else [])]
         sides = await compare_in_index(indexes, collection, body.mode, *named)
         pooling, dimensions = collection.settings.pooling, collection.settings.dimensions
+    if body.tokens and collection is not None:
+        indexes.model.check(collection)  # stored sums need no model, but tokens are run once more, by ours
     tokens = await _tokens(house, body, collection, sides, pooling) if body.tokens else None
     asked = Asked(
         dimensions=dimensions,
