@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from grace.checkpoint import CheckpointConfig
 from grace.representation import Segment
 from grace_server.index.catalog import Catalog
 from grace_server.index.edges import Edges
@@ -80,7 +81,7 @@ class NextModel:
     """The model that collections are moved to, as far as `migrate` looks at one."""
 
     fingerprint = NEXT_FINGERPRINT
-    checkpoint = SimpleNamespace(config=SimpleNamespace(pooling="mean"), hidden_size=H)
+    checkpoint = SimpleNamespace(config=CheckpointConfig(), hidden_size=H)
 
     async def embed(self, collection: Any, text: str, **how: Any) -> Represented:
         """A vector that tells which text it is of."""

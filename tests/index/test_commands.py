@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ import pytest
 
 from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
+from grace.representation import Job, Representation
 from grace_server.index.catalog import Catalog
 from grace_server.index.cli import UNSOUND, run
 from grace_server.index.collection import Collection
@@ -28,6 +30,7 @@ from grace_server.index.edges import Edges
 from grace_server.index.faults import FaultPoint
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
+from tests.index.filled import refusing
 from tests.index.invariants import check
 
 DOCUMENTS = [
@@ -38,13 +41,21 @@ DOCUMENTS = [
 
 
 class Shell:
-    """Runs subcommands on a data folder; `calls` counts texts that reached the fake engine."""
+    """Runs subcommands on a data folder; `calls` counts texts that reached the fake engine.
+
+    The engine dies after so many texts (`dies_after`) and refuses those that hold a word (`refused`); `config` changes
+    the checkpoint's.
+    """
 
     def __init__(self, folder: Path, prompter: Prompter) -> None:
         self.folder, self.prompter, self.calls = folder, prompter, 0
+        self.dies_after: int | None = None
+        self.refused: str | None = None
+        self.config: dict[str, Any] = {}
 
     def model(self, fingerprint: str | None = None) -> Model:
         checkpoint = self.prompter.checkpoint
+        checkpoint = replace(checkpoint, config=replace(checkpoint.config, **self.config))
         if fingerprint:
             checkpoint = replace(checkpoint, fingerprint=fingerprint)
         return Model(FakeEngine(self.prompter).represent, self.prompter, checkpoint)
@@ -52,8 +63,18 @@ class Shell:
     def model_of(self, name: str | None, engine: str | None) -> AbstractAsyncContextManager[Model]:
         @asynccontextmanager
         async def opened() -> AsyncIterator[Model]:
-            engine = FakeEngine(self.prompter)
-            yield replace(self.model(name), represent=engine.represent)
+            engine, turn = FakeEngine(self.prompter), asyncio.Lock()
+
+            async def represent(job: Job) -> Representation:
+                async with turn:
+                    if engine.calls == self.dies_after:
+                        engine.kill()
+                    return await engine.represent(job)
+
+            async with asyncio.timeout(20):  # a command that waits for ever fails its test
+                yield replace(
+                    self.model(name), represent=refusing(self.refused)(represent) if self.refused else represent
+                )
             self.calls += engine.calls
 
         return opened()
@@ -202,6 +223,86 @@ def test_an_index_is_moved_to_another_model(shell: Shell, tmp_path: Path) -> Non
         assert (collection.name, collection.fingerprint) == ("b", "e" * 32)
         assert describe(collection).counts.ready == 3
         check(collection)
+
+
+def test_a_command_ends_with_a_line_when_the_engine_dies_and_the_next_call_goes_on(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = ("build", "--index", "a", written(tmp_path, ".jsonl"))
+    move = ("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", "live")
+    for command, name in ((build, "a"), (move, "b")):
+        shell.dies_after = 1
+        capsys.readouterr()
+        assert shell(*command) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.endswith("the fake engine was killed: what is embedded is kept, and the same command goes on")
+        for collection in shell.collection(name):
+            counts = describe(collection).counts
+            assert (counts.ready, counts.pending, counts.failed) == (1, 2, 0)
+            assert not collection.aliases()
+        shell.dies_after, shell.calls = None, 0
+        assert (shell(*command), shell.calls) == (0, 2)
+
+
+def test_an_alias_is_not_switched_to_an_index_that_lacks_documents(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.refused = "harbour"
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    move = ("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", "live")
+    shell.refused = "built"
+    capsys.readouterr()
+    assert shell(*move) == 1
+    counts, *reasons, told = capsys.readouterr().err.splitlines()
+    assert (counts, reasons) == ("b: 1 documents ready, 2 failed", ["  2: no built here", "  3: no built here"])
+    assert "1 of 2 documents that are ready in index 'a' are not in 'b', '2' among them: no alias was switched" in told
+    for collection in shell.collection("b"):
+        assert not collection.aliases()
+    shell.refused = "harbour"  # which failed in the old index, too, and is no loss
+    assert shell(*move) == 0
+    assert capsys.readouterr().err.splitlines() == ["b: 2 documents ready, 1 failed", "  3: no harbour here"]
+    for collection in shell.collection("live"):
+        assert collection.name == "b"
+
+
+def test_vectors_without_a_text_are_not_moved_to_another_model(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell("import", "--index", "a", lines(tmp_path / "a.jsonl", THEIRS, THEIRS)) == 0
+    for collection in shell.collection():
+        collection.upsert([{"id": "9", "text": "A mill.", "vector": HALF}])
+    capsys.readouterr()
+    assert shell("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", "live") == 1
+    assert "2 documents of index 'a' are vectors without a text" in (told := capsys.readouterr().err)
+    assert "'0' among them" in told
+    assert shell.calls == 0
+    for collection in shell.collection():
+        collection.delete(["0", "1"])
+    assert shell("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", "live") == 0
+    for collection in shell.collection("live"):
+        assert [document.text for document in collection.page(state="ready")] == ["A mill."]
+
+
+def test_an_index_that_is_moved_takes_pooling_and_modes_of_the_new_checkpoint_unless_told_otherwise(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    direct = {"pooling": "mean", "mode": {"document": "direct", "query": "direct"}}
+    shell.config = direct
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"), "--sums", "float16")
+    shell.config = {"pooling": "rationale", "mode": {"document": "reason", "query": "reason"}}
+    assert shell("--model", "e" * 32, "migrate", "--index", "a", "--to", "b") == 0
+    shell.config = direct
+    move = ("--model", "d" * 32, "migrate", "--index", "b", "--to", "c", "--query-mode")
+    assert shell(*move, "reason") == 0
+    for name, expected in (("b", ("rationale", "reason", "reason")), ("c", ("mean", "direct", "reason"))):
+        for collection in shell.collection(name):
+            settings = collection.settings
+            assert (settings.pooling, settings.document_mode, settings.query_mode) == expected
+            assert settings.sums == "float16"
+            assert describe(collection).counts.ready == 3
+    capsys.readouterr()
+    assert shell(*move, "direct") == 1
+    assert "index 'c' is there with another query_mode" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("point", [FaultPoint.MIGRATE_BATCH, FaultPoint.MIGRATE_SWITCH], ids=lambda p: p.name)

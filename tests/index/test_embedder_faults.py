@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grace_server.index import indexes
+from grace.errors import EngineDead
+from grace_server.index import indexes, outcome
 from grace_server.index.backlog import embed_pending
 from grace_server.index.description import describe
 from grace_server.index.matrix import Matrix
+from grace_server.index.model import Represent
 from tests.index.conftest import OpenService
 from tests.index.filled import SETTINGS, TWO, refusing
 from tests.index.invariants import check
@@ -75,6 +77,20 @@ async def test_a_command_ends_at_an_error_that_waiting_does_not_mend(
             await embed_pending(collection, model)
         await embed_pending(collection, model)
         assert describe(collection).counts.ready == len(TWO["documents"])
+
+
+async def test_a_service_waits_for_an_engine_that_is_started_again(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "RETRY_S", 0.01)
+
+    def dead_at_first(represent: Represent) -> Represent:
+        return once(represent, EngineDead("vLLM's engine process is gone"))
+
+    async with open_service(wrap=dead_at_first) as service, asyncio.timeout(10):
+        await service.http.put("/indexes/a")
+        job = (await service.http.post("/indexes/a/documents", json=TWO)).json()["job"]
+        assert (job["state"], job["done"], job["failed"]) == ("done", 2, 0)
 
 
 async def test_an_index_goes_though_whoever_deletes_it_leaves_at_once(open_service: OpenService) -> None:

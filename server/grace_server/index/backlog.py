@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from grace.errors import EngineDead
 from grace_server.index import reading
 from grace_server.index.collection import Collection
 from grace_server.index.embedder import Embedder
@@ -54,17 +55,27 @@ class Backlog:
         self._embedder.wake()
 
     async def below(self, limit: int) -> None:
-        """Wait until fewer than `limit` documents wait."""
+        """Wait until fewer than `limit` documents wait.
+
+        Raises:
+            EngineDead: it will embed no more. What it had embedded is kept, and the rest waits.
+        """
         while self._waiting >= limit:
             moved = asyncio.create_task(self._moved.wait())
             await asyncio.wait({moved, self._work}, return_when=asyncio.FIRST_COMPLETED)
             moved.cancel()
             if self._work.done():
-                self._work.result()
+                self._end()
             self._moved.clear()
             now = await self._count()
             self._advance(self._waiting - now)
             self._waiting = now
+
+    def _end(self) -> None:
+        try:
+            self._work.result()
+        except EngineDead as error:
+            raise EngineDead(f"{error}: what is embedded is kept, and the same command goes on") from error
 
     async def _count(self) -> int:
         return (await asyncio.to_thread(self._collection.store.read, reading.counts)).pending

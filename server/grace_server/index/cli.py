@@ -24,9 +24,11 @@ from grace_server.audit import cli as audit_cli
 from grace_server.errors import ApiError
 from grace_server.index import commands
 from grace_server.index.catalog import Catalog
+from grace_server.index.collection import Collection
 from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.filters import compile_filter
+from grace_server.index.migrate import Incomplete
 from grace_server.index.searching import Method, Options
 from grace_server.index.settings import Kind, Metric, Quantization, Sums
 from grace_server.index.snapshot import restore_snapshot, take_snapshot
@@ -116,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     migrate = command("migrate", _migrate, "embed anew under --model into a new index, then switch an alias")
     migrate.add_argument("--to", required=True, help="name of the new index")
     migrate.add_argument("--alias", help="let it name the new index when all is done")
+    _add_modes(migrate)
     audit_cli.add_commands(commands_of)
     return found
 
@@ -123,6 +126,10 @@ def parser() -> argparse.ArgumentParser:
 def _add_settings(command: argparse.ArgumentParser) -> None:
     for flag, choices in (("kind", Kind), ("metric", Metric), ("quantization", Quantization), ("sums", Sums)):
         command.add_argument(f"--{flag}", choices=get_args(choices), help="of a new index")
+    _add_modes(command)
+
+
+def _add_modes(command: argparse.ArgumentParser) -> None:
     for flag in ("document-mode", "query-mode"):
         command.add_argument(f"--{flag}", choices=get_args(Mode), help="of a new index; else the checkpoint's")
 
@@ -163,11 +170,15 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
     )
     if on_ray is not None:
         commands.embed_on_ray(collection, on_ray, quiet=arguments.quiet)
+    _tell_counts(collection)
+    return 0
+
+
+def _tell_counts(collection: Collection) -> None:
     counts = describe(collection).counts
     print(f"{collection.name}: {counts.ready} documents ready, {counts.failed} failed", file=sys.stderr)
     for document in collection.page(state="failed", limit=20):
         print(f"  {document.id}: {document.reason}", file=sys.stderr)
-    return 0
 
 
 def _search(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
@@ -226,16 +237,21 @@ def _restore(catalog: Catalog, arguments: argparse.Namespace, open_model: comman
 
 
 def _migrate(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
-    asyncio.run(
-        commands.move(
-            catalog,
-            arguments.index,
-            arguments.to,
-            alias=arguments.alias,
-            open_model=open_model,
-            quiet=arguments.quiet,
-        )
+    moving = commands.move(
+        catalog,
+        arguments.index,
+        arguments.to,
+        alias=arguments.alias,
+        settings=_settings(arguments),
+        open_model=open_model,
+        quiet=arguments.quiet,
     )
+    try:
+        collection = asyncio.run(moving)
+    except Incomplete:
+        _tell_counts(catalog.get(arguments.to))
+        raise
+    _tell_counts(collection)
     return 0
 
 

@@ -54,6 +54,7 @@ async def build(
     Raises:
         InvalidValue: a record is no document, or its vector is another model's; all before it are in.
         FingerprintMismatch: `fingerprint` is not the collection's.
+        EngineDead: what it had embedded is kept.
     """
     documents = read_documents(source, columns)
     total = await asyncio.to_thread(count_documents, source)
@@ -107,13 +108,26 @@ def export(catalog: Catalog, name: str, *, vectors: bool) -> Iterator[str]:
 
 
 async def move(
-    catalog: Catalog, source: str, target: str, *, alias: str | None, open_model: OpenModel, quiet: bool
+    catalog: Catalog,
+    source: str,
+    target: str,
+    *,
+    alias: str | None,
+    settings: Mapping[str, Any],  # those chosen, for a new collection
+    open_model: OpenModel,
+    quiet: bool,
 ) -> Collection:
-    """Embed a collection anew under another model, then switch an alias."""
+    """Embed a collection anew under another model, then switch an alias.
+
+    Raises:
+        Conflict, Incomplete, EngineDead: as `migrate` says.
+    """
     waiting = describe(catalog.get(source)).counts
     async with open_model() as model:
         with tqdm(total=waiting.ready + waiting.pending, unit="document", disable=quiet, desc=target) as bar:
-            return await migrate(catalog, model, source=source, target=target, alias=alias, advance=_advance(bar))
+            return await migrate(
+                catalog, model, source=source, target=target, alias=alias, settings=settings, advance=_advance(bar)
+            )
 
 
 async def _embed_all(collection: Collection, model: Model, documents: Iterator[dict[str, Any]], bar: tqdm[Any]) -> None:

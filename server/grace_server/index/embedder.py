@@ -30,7 +30,8 @@ RATE_WINDOW_S = 30.0
 class Embedder:
     """Works until cancelled. `wake` tells it that there may be something to do.
 
-    A store that is full or away is waited for. What else it raises is too if `patient`, and ends the work if not.
+    A store that is full or away is waited for. What else it raises, and the engine's death, is too if `patient`, and
+    ends the work if not.
     """
 
     def __init__(
@@ -77,12 +78,16 @@ class Embedder:
                 self._waiting.clear()
                 if free := self._concurrency - len(working):
                     for waiting in await self._pending(limit=free, skip=list(working.values())):
-                        working[asyncio.create_task(outcome_of(self._model, self._collection, waiting))] = waiting.label
+                        outcome = outcome_of(self._model, self._collection, waiting, patient=self._patient)
+                        working[asyncio.create_task(outcome)] = waiting.label
                 await self._news(working)
                 if any(task.done() for task in working):
                     await asyncio.sleep(GATHER_S)
                     done = [task for task in working if task.done()]
-                    await self._store([(working.pop(task), task.result()) for task in done])
+                    made = [task for task in done if task.exception() is None]
+                    await self._store([(working.pop(task), task.result()) for task in made])
+                    for task in done:
+                        task.result()  # raises where the engine died: what it had made before that is kept
         finally:
             for task in working:
                 task.cancel()

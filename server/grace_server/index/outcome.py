@@ -18,13 +18,19 @@ RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 Outcome = Embedded | str  # or why not
 
 
-async def outcome_of(model: Model, collection: Configured, waiting: Pending) -> Outcome:
-    """Embed one document, waiting for the engine as long as it takes."""
+async def outcome_of(model: Model, collection: Configured, waiting: Pending, *, patient: bool = True) -> Outcome:
+    """Embed one document, waiting for the engine as long as it takes; for one that died only if `patient`.
+
+    Raises:
+        EngineDead: it died, and not `patient`.
+    """
     failures, delay = 0, RETRY_S
     while True:
         try:
             return await _embed(model, collection, waiting)
         except EngineDead:
+            if not patient:
+                raise
             delay = await rest(delay, None)  # the process ends, or someone starts the engine again
         except (ApiError, EngineError) as error:
             status = error.status if isinstance(error, ApiError) else 500

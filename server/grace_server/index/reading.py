@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from grace.representation import Segment
-from grace_server.index.document import Document, StoredSums, rationale_of
+from grace_server.index.document import Document, State, StoredSums, rationale_of
 from grace_server.index.filters import Clause, matching
 from grace_server.index.store import Connection
 from grace_server.index.vectors import Floats, Labels, from_blob
@@ -79,9 +79,17 @@ def changed_after(connection: Connection, seq: int, *, limit: int) -> list[Docum
     return [_document(row) for row in rows]
 
 
-def ids(connection: Connection) -> set[str]:
-    """The ids of all documents."""
-    return {row[0] for row in connection.execute("SELECT id FROM document")}
+def ids(connection: Connection, *, state: State | None = None) -> set[str]:
+    """The ids of all documents, or of those in a state."""
+    return {
+        row[0] for row in connection.execute("SELECT id FROM document WHERE ? IS NULL OR state = ?", (state, state))
+    }
+
+
+def without_text(connection: Connection) -> tuple[int, str | None]:
+    """How many documents are nothing but a vector that was given, and the id of the first."""
+    row = connection.execute("SELECT count(*), min(id) FROM document WHERE given = 'vector' AND text = ''").fetchone()
+    return int(row[0]), row[1]
 
 
 def searchable(connection: Connection) -> Labels:
