@@ -110,13 +110,14 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("requeued", [False, True])
+@pytest.mark.parametrize("left", [[], ["checkpoint-5"], ["checkpoint-5", "checkpoint-5/grace.json"]])
 def test_each_node_starts_accelerate_with_its_rank_and_the_same_words(
-    cluster: dict[str, str], tmp_path: Path, requeued: bool
+    cluster: dict[str, str], tmp_path: Path, left: list[str]
 ) -> None:
+    """A job that was requeued goes on from a checkpoint that is whole; a first save that was cut short is none."""
     recipe, output = "training/recipes/cpu-smoke.yaml", tmp_path / "a folder"
-    if requeued:
-        (output / "checkpoint-5").mkdir(parents=True)
+    for name in left:
+        (output / name).mkdir(parents=True)
     words = ["bash", SCRIPT, recipe, output, "learning_rate=2e-6", "columns={query: a b}"]
     done = subprocess.run(words, env=cluster, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -133,7 +134,7 @@ def test_each_node_starts_accelerate_with_its_rank_and_the_same_words(
             "--config",
             recipe,
             f"output_dir={output}",
-            *(["--resume"] if requeued else []),
+            *(["--resume"] if len(left) == 2 else []),
             "learning_rate=2e-6",
             "columns={query: a b}",
         ]
