@@ -29,6 +29,7 @@ from grace_server.settings import Settings
 from tests.faults.conftest import command
 from tests.server.conftest import until
 from tests.support.models import make_model
+from tests.support.processes import command_line
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ async def test_sigterm_ends_a_service_whose_engine_hangs_while_it_loads(talkativ
     async with command(f"--model={talkative}", f"--data-dir={tmp_path / 'data'}", log=tmp_path / "log") as service:
 
         def engines() -> list[psutil.Process]:
-            return [one for one in psutil.Process(service.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+            return [one for one in psutil.Process(service.pid).children() if "spawn_main" in command_line(one)]
 
         await until(lambda: bool(engines()), seconds=180)
         [engine] = engines()

@@ -16,6 +16,7 @@ from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
 from grace_server.settings import Settings
 from tests.support.ports import free_port
+from tests.support.processes import command_line
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 0.5
@@ -72,11 +73,4 @@ def cluster(cpus: int) -> Iterator[str]:
 def actors(title: str) -> list[psutil.Process]:
     """Processes with a title of Ray's that begins so, oldest first, in clusters that this process started."""
     ours = psutil.Process().children(recursive=True)
-    return sorted((p for p in ours if _title(p).startswith(f"ray::{title}")), key=lambda p: p.create_time())
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
+    return sorted((p for p in ours if command_line(p).startswith(f"ray::{title}")), key=lambda p: p.create_time())
