@@ -59,6 +59,14 @@ def test_arms_differ_in_what_they_are_named_after() -> None:
     }
 
 
+def test_an_arm_whose_training_was_the_last_that_was_done_is_judged_at_the_length_of_the_others(tmp_path: Path) -> None:
+    final = tmp_path / "run" / "final"
+    final.mkdir(parents=True)
+    (final / "grace.json").write_text(json.dumps({"max_input_tokens": 128}), encoding="utf-8")
+    assert miniature._trained("passages-joint", 0, tmp_path, tmp_path / "run") == final
+    assert json.loads((final / "grace.json").read_text(encoding="utf-8"))["max_input_tokens"] == miniature.MAX_INPUT
+
+
 def test_what_is_measured_on_was_not_met_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     for name in miniature.SOURCES:

@@ -84,8 +84,8 @@ ARMS = {
 }
 
 # Passages, and steps of 128 rollouts instead of 64, or of 64 pairs: two of each of 64 texts, or eight of 16 where they
-# alone say which way to go. Queries take their turn, for a search begins at one. Adam
-# scales what it gets, so a weight of 10 lets the joint gradient lead; `beta` holds the language beside it.
+# alone say which way to go. Queries take their turn, for a search begins at one. Adam scales what it gets, so a weight
+# of 10 lets the joint gradient lead; `beta` holds the language beside it.
 LARGER: dict[str, Any] = {
     "max_input_tokens": 128,
     "max_steps": 60,
