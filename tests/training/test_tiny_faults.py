@@ -82,7 +82,7 @@ def test_unlearning_is_minus_the_logarithm_of_not_writing_it(seed: int) -> None:
 def test_the_row_of_a_faulty_rationale_is_what_the_model_was_shown_and_wrote(marks: Tokenizer) -> None:
     writer = Writer(marks, Vocabulary(()))
     rationale = written(" fan, fan", "A fan.", marks)
-    row = finetune.encode_faulty(Faulty("document", TEXT, rationale.token_ids, (3,)), writer)
+    row, _ = finetune.encode_faulty(Faulty("document", TEXT, rationale.token_ids, (3,)), writer)
     shown = marks.decode(row.ids, skip_special_tokens=False)
     assert (
         shown
@@ -112,18 +112,20 @@ def test_a_step_takes_the_loss_at_the_faults_and_nowhere_else(marks: Tokenizer) 
         Faulty("query", TEXT, written(" moon, fan, fan", "A fan fan.", marks).token_ids, (1, 5)),
         Faulty("document", "A fan.", written(" power", "A fan.", marks).token_ids, (2,)),
     ]
-    stage = finetune.Stage(network, writer, tokenizer.mark_id(marks, tokenizer.END_OF_TEXT), crew.Crew(1))
-    _, found = stage.rationale_step([Example("document", TEXT)], rows)
+    stage = finetune.Stage(network, tokenizer.mark_id(marks, tokenizer.END_OF_TEXT), crew.Crew(1))
+    right = finetune.encode(Example("document", TEXT), finetune.LONG, writer)
+    wrong = [finetune.encode_faulty(row, writer) for row in rows]
+    _, found = stage.rationale_step(finetune.Rationales("rationale", [right], wrong))
 
     def by_hand(row: Faulty) -> list[float]:
-        encoded = finetune.encode_faulty(row, writer)
+        encoded, _ = finetune.encode_faulty(row, writer)
         chances = network(input_ids=torch.tensor([encoded.ids])).logits[0].softmax(dim=-1)
         places = [encoded.written_from + place for place in row.places]
         return [-float(torch.log1p(-chances[at - 1, encoded.ids[at]])) for at in places]
 
     with torch.no_grad():
-        one, two, three = sorted(rows, key=lambda row: -len(finetune.encode_faulty(row, writer).ids))
+        one, two, three = sorted(rows, key=lambda row: -len(finetune.encode_faulty(row, writer)[0].ids))
         parts = [by_hand(one) + by_hand(two), by_hand(three)]  # two rows a part, the longest first
     expected = sum(sum(part) / len(part) for part in parts) / len(parts)
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=0.01)  # products may be in bfloat16
     assert all(parameter.grad is not None for parameter in network.parameters())

@@ -1,5 +1,6 @@
 """What keeps grace-tiny from writing a thing twice: unlikelihood, and learning from its own best rationales."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from grace import Rationale
-from grace_training.tiny import crew, export, faults, finetune, model, refine
+from grace import Grace, Rationale
+from grace_training.tiny import crew, export, faults, finetune, loop, model, refine
 from grace_training.tiny.pairs import Example, Kind, Pair
 from grace_training.tiny.rationales import Target, Vocabulary, Writer
 
@@ -96,8 +98,9 @@ def test_pairs_hold_vectors_of_texts_alone_to_the_teachers(marks: Tokenizer):
     kind = Kind([{}], lambda *_: Pair("trade", Example("document", TEXT), Example("query", TEXT)), 1.0, long=False)
 
     def step(**options: Any) -> tuple[float, torch.Tensor]:
-        stage = finetune.Stage(network, writer, 0, crew.Crew(1), contrastive_weight=0.0, **options)
-        written, _ = stage.pair_step(kind, np.random.default_rng(0))
+        stage = finetune.Stage(network, 0, crew.Crew(1), contrastive_weight=0.0, **options)
+        batch = finetune.draw_pairs("trade", kind, finetune.PAIRS, writer, np.random.default_rng(0))
+        written, _ = stage.pair_step(batch)
         return written, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
     free, free_gradient = step()
@@ -113,3 +116,28 @@ def test_weights_are_averaged_one_by_one():
     one, two, three = ({"a": torch.tensor([x, 3.0])} for x in (1.0, 3.0, 8.0))
     assert torch.equal(model.average(one, two)["a"], torch.tensor([2.0, 3.0]))
     assert torch.equal(model.average(one, two, three)["a"], torch.tensor([4.0, 3.0]))
+
+
+def test_an_accelerator_writes_what_is_served(marks: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    weights = {name: weight.float() for name, weight in load_file(export.FOLDER / "model.safetensors").items()}
+    writer = Writer(marks, VOCABULARY)
+    texts = [TEXT, "A fan turns.", f"{TEXT} {TEXT}", "How do I cancel a card?"]
+    monkeypatch.setattr(crew, "on_accelerator", lambda: True)
+    monkeypatch.setattr(refine, "SAMPLED", (0.0, 0.9))
+    found = refine.write(weights, marks, [Example("query", text) for text in texts], writer)
+    with Grace.load(export.FOLDER, engine="transformers", dtype="float32") as grace:
+        served = [one.rationale for one in grace.represent(texts, role="query", show_progress=False)]
+    assert {one.example.text: one.rationales[0] for one in found} == dict(zip(texts, served, strict=True))
+    assert any(one.rationales[1] != one.rationales[0] for one in found)
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_batches_are_drawn_by_the_number_of_their_step(readers: int):
+    drawn = loop.drawn(lambda number: [number, number**2], 3, readers)
+    assert [next(drawn) for _ in range(5)] == [[n, n**2] for n in range(3, 8)]
+
+
+def test_weights_of_another_depth_are_taken_on(marks: Tokenizer):
+    deep = replace(model.NARROW, layers=6, inner=768)
+    weights = model.build(marks, deep).state_dict()
+    assert model.restore(marks, weights).config.num_hidden_layers == 6

@@ -52,7 +52,8 @@ class Stage:
     def step(self, rows: list[Row], clash: Tensor) -> tuple[float, float]:
         """Set the gradients of B first and M >= B second rows; returns the next-token loss and the contrast."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-        groups = [order[i : i + PART_ROWS] for i in range(0, len(order), PART_ROWS)]
+        size = self._workers.part_size(len(order), PART_ROWS)
+        groups = [order[i : i + size] for i in range(0, len(order), size)]
         parts = self._workers.run([partial(self._forward, pad([rows[i] for i in g], self._padding)) for g in groups])
         leaves = [part.direct.detach().requires_grad_() for part in parts]
         ordered = torch.cat(leaves)[torch.tensor(order).argsort()]
@@ -91,16 +92,21 @@ def main() -> None:
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 
-    def step(number: int, progress: float) -> dict[str, float]:
+    def draw(number: int) -> tuple[str, list[Row], Tensor]:
         rng = np.random.default_rng([options.seed, 2, number])
         name = str(rng.choice(names, p=shares / shares.sum()))
-        firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS, rng), rng)
-        written, contrast = stage.step([encode(example, writer, rng) for example in (*firsts, *seconds)], clash)
+        firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS * options.larger, rng), rng)
+        return name, [encode(example, writer, rng) for example in (*firsts, *seconds)], clash
+
+    def step(batch: tuple[str, list[Row], Tensor], progress: float) -> dict[str, float]:
+        name, rows, clash = batch
+        written, contrast = stage.step(rows, clash)
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.03, decay_from=0.5))
         return {"text": written, name: contrast}
 
     network.train()
-    loop.train(options.work / "contrast.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
+    parts = {"model": network, "optimisers": optimisers}
+    loop.train(options.work / "contrast.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
 
 
 if __name__ == "__main__":

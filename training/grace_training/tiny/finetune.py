@@ -70,6 +70,35 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """The rows of B first and M >= B second texts, and which of them clash [B, M]."""
+
+    kind: str
+    rows: list[Row]
+    clash: Tensor
+
+
+@dataclass(frozen=True)
+class Rationales:
+    """Rows whose rationales are learned, and rows of faulty ones with the places of their faults."""
+
+    name: str  # of their loss
+    rows: list[Row]
+    faulty: Sequence[tuple[Row, Sequence[int]]] = ()
+    fault_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Rows [B, T + 1] of the corpus."""
+
+    ids: NDArray[np.int64]
+
+
+Batch = Pairs | Rationales | Plain
+
+
+@dataclass(frozen=True)
 class Part:
     """What came of some rows: the mean loss of their tokens and both unit vectors [B, H], with their graph."""
 
@@ -88,29 +117,46 @@ def encode(example: Example, longest: int, writer: Writer) -> Row:
     return Row([*prefix, *text, *suffix, *target], len(prefix), start, start + len(suffix))
 
 
-def encode_faulty(faulty: Faulty, writer: Writer) -> Row:
-    """The row of a rationale that a model wrote, on the prompt that it was written on."""
+def encode_faulty(faulty: Faulty, writer: Writer) -> tuple[Row, Sequence[int]]:
+    """The row of a rationale that a model wrote, on the prompt that it was written on, and where its faults are."""
     prompt = [*writer.prefixes[faulty.role], *writer.text_ids(faulty.text, LONG)]
     start = len(prompt) + len(writer.suffix)
-    return Row([*prompt, *writer.suffix, *faulty.token_ids], len(writer.prefixes[faulty.role]), len(prompt), start)
+    row = Row([*prompt, *writer.suffix, *faulty.token_ids], len(writer.prefixes[faulty.role]), len(prompt), start)
+    return row, faulty.places
+
+
+def draw_pairs(name: str, kind: Kind, size: int, writer: Writer, rng: np.random.Generator) -> Pairs:
+    """A batch of `size` pairs of a kind."""
+    places = rng.choice(len(kind.rows), size=size, replace=len(kind.rows) < size)
+    firsts, seconds, clash = pairs.batch(kind, [int(place) for place in places], rng)
+    longest = PASSAGE if kind.long else SENTENCE
+    rows = [encode(example, SENTENCE, writer) for example in firsts]
+    return Pairs(name, rows + [encode(example, longest, writer) for example in seconds], clash)
+
+
+def draw_plain(tokens: NDArray[np.uint16], size: int, rng: np.random.Generator) -> Plain:
+    """`size` rows from anywhere in the corpus."""
+    starts = rng.integers(0, len(tokens) - TEXT_LENGTH - 1, size=size)
+    return Plain(np.stack([tokens[s : s + TEXT_LENGTH + 1] for s in starts]).astype(np.int64))
 
 
 def pad(rows: Sequence[Row], padding: int) -> Rows:
     """Rows as tensors, as long as the longest of them (in steps of 8)."""
     length = -(-max(len(row.ids) for row in rows) // 8) * 8
-    ids = torch.full((len(rows), length), padding)
-    reason, direct = torch.zeros(len(rows), length), torch.zeros(len(rows), length)
+    ids = np.full((len(rows), length), padding)
+    reason, direct = np.zeros((2, len(rows), length), dtype=np.float32)
     positions: list[int] = []
     next_ids: list[int] = []
     for i, row in enumerate(rows):
         end = len(row.ids)
-        ids[i, :end] = torch.tensor(row.ids)
+        ids[i, :end] = row.ids
         reason[i, row.text_from : end - 1] = 1
         direct[i, row.text_from : row.text_to] = 1
         positions += range(i * length + row.written_from - 1, i * length + end - 1)
         next_ids += row.ids[row.written_from :]
     lengths = [len(row.ids) - row.written_from for row in rows]
-    return Rows(ids, reason, direct, torch.tensor(positions), torch.tensor(next_ids), lengths)
+    placed = crew.placed
+    return Rows(placed(ids), placed(reason), placed(direct), torch.tensor(positions), torch.tensor(next_ids), lengths)
 
 
 def pool(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -123,21 +169,18 @@ def info_nce(first: Tensor, second: Tensor, clash: Tensor) -> Tensor:
 
     `clash` [B, M] marks couples that may belong together by accident (one title, one intent): they are left out.
     """
-    scores = (first @ second.T / TEMPERATURE).masked_fill(clash, -1e4)
+    scores = (first @ second.T / TEMPERATURE).masked_fill(clash.to(first.device), -1e4)
     labels = torch.arange(len(first))
     return (F.cross_entropy(scores, labels) + F.cross_entropy(scores[:, : len(first)].T, labels)) / 2
 
 
 def earlier(next_ids: Tensor, lengths: Sequence[int]) -> Tensor:
     """[N, max(lengths)] tokens of the same rationale before each of `next_ids` [N], filled up with -1."""
-    filled = torch.full((len(next_ids), max(lengths)), -1)
-    start = 0
-    for length in lengths:
-        rows = slice(start, start + length)
-        before = torch.ones(length, length).tril(-1) > 0
-        filled[rows, :length] = next_ids[rows].expand(length, length).where(before, torch.tensor(-1))
-        start += length
-    return filled
+    starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)[:, None]  # where each token's rationale begins
+    places = starts + np.arange(max(lengths))
+    before = places < np.arange(len(starts))[:, None]
+    found = next_ids[crew.placed(np.where(before, places, 0))]
+    return found.masked_fill(~crew.placed(before), -1)
 
 
 def unlikelihood(logits: Tensor, next_ids: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -178,7 +221,6 @@ class Stage:
     def __init__(
         self,
         network: Qwen2ForCausalLM,
-        writer: Writer,
         padding: int,
         workers: crew.Crew,
         *,
@@ -186,35 +228,43 @@ class Stage:
         teacher: Qwen2ForCausalLM | None = None,  # whose vectors of the text alone are kept
     ) -> None:
         self._network = network
-        self._writer = writer
         self._padding = padding
         self._workers = workers
         self._contrastive_weight = contrastive_weight
         self._teacher = teacher
         self._parameters = list(network.parameters())
 
-    def pair_step(self, kind: Kind, rng: np.random.Generator) -> tuple[float, float]:
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Set the gradients of one batch; returns its losses by name."""
+        match batch:
+            case Pairs():
+                written, contrast = self.pair_step(batch)
+                return {"rationale": written, f"contrast {batch.kind}": contrast}
+            case Rationales():
+                written, wrong = self.rationale_step(batch)
+                return {batch.name: written} | ({"fault": wrong} if batch.faulty else {})
+            case Plain():
+                return {"text": self.text_step(batch)}
+
+    def pair_step(self, batch: Pairs) -> tuple[float, float]:
         """Set the gradients of one batch of pairs; returns the losses of rationales and vectors.
 
         The contrast needs all vectors at once, a part's backward pass only the gradient at its own vectors: so the
         parts run forward, the contrast is taken on detached vectors, and the parts run backward.
         """
-        places = rng.choice(len(kind.rows), size=PAIRS, replace=len(kind.rows) < PAIRS)
-        firsts, seconds, clash = pairs.batch(kind, [int(place) for place in places], rng)
-        longest = PASSAGE if kind.long else SENTENCE
-        encoded = [encode(example, SENTENCE, self._writer) for example in firsts]
-        encoded += [encode(example, longest, self._writer) for example in seconds]
-        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].ids))
-        groups = [order[i : i + PART_ROWS] for i in range(0, len(order), PART_ROWS)]
+        rows, B = batch.rows, len(batch.clash)
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+        size = self._workers.part_size(len(order), PART_ROWS)
+        groups = [order[i : i + size] for i in range(0, len(order), size)]
         parts = self._workers.run(
-            [partial(self._forward, pad([encoded[i] for i in group], self._padding)) for group in groups]
+            [partial(self._forward, pad([rows[i] for i in group], self._padding)) for group in groups]
         )
         place = torch.tensor(order).argsort()
         slopes, contrast = [], 0.0
         for vectors in ([part.reason for part in parts], [part.direct for part in parts]):
             leaves = [vector.detach().requires_grad_() for vector in vectors]
             ordered = torch.cat(leaves)[place]
-            loss = info_nce(ordered[:PAIRS], ordered[PAIRS:], clash) / 2
+            loss = info_nce(ordered[:B], ordered[B:], batch.clash) / 2
             contrast += loss.item()
             slopes.append(torch.autograd.grad(self._contrastive_weight * loss, leaves))
         written = sum(part.loss.item() for part in parts) / len(parts)
@@ -227,33 +277,29 @@ class Stage:
         crew.set_gradients(self._parameters, gradients)
         return written, contrast
 
-    def rationale_step(
-        self, examples: Sequence[Example], faulty: Sequence[Faulty] = (), *, fault_weight: float = 1.0
-    ) -> tuple[float, float]:
+    def rationale_step(self, batch: Rationales) -> tuple[float, float]:
         """Set the gradients of rationales alone, for texts of any length; returns their loss and that of the faults.
 
         Of faulty rationales only the faults count, `fault_weight` times.
         """
-        encoded = sorted((encode(example, LONG, self._writer) for example in examples), key=lambda row: -len(row.ids))
+        right = sorted(batch.rows, key=lambda row: -len(row.ids))
+        size = self._workers.part_size(len(right), LONG_PART)
         losses = [
-            partial(self._rationale_loss, pad(encoded[i : i + LONG_PART], self._padding))
-            for i in range(0, len(encoded), LONG_PART)
+            partial(self._rationale_loss, pad(right[i : i + size], self._padding)) for i in range(0, len(right), size)
         ]
         learned = len(losses)
-        wrong = sorted(
-            ((encode_faulty(one, self._writer), one.places) for one in faulty), key=lambda pair: -len(pair[0].ids)
-        )
-        for i in range(0, len(wrong), LONG_PART):
-            rows, places = zip(*wrong[i : i + LONG_PART], strict=True)
-            losses.append(partial(self._fault_loss, rows, places, fault_weight))
+        wrong = sorted(batch.faulty, key=lambda pair: -len(pair[0].ids))
+        size = self._workers.part_size(len(wrong), LONG_PART)
+        for i in range(0, len(wrong), max(1, size)):
+            rows, places = zip(*wrong[i : i + size], strict=True)
+            losses.append(partial(self._fault_loss, rows, places, batch.fault_weight))
         done = self._plain_step(losses)
         return float(np.mean(done[:learned])), float(np.mean(done[learned:] or [0.0]))
 
-    def text_step(self, tokens: NDArray[np.uint16], rng: np.random.Generator) -> float:
+    def text_step(self, batch: Plain) -> float:
         """Set the gradients of plain text; returns its loss."""
-        starts = rng.integers(0, len(tokens) - TEXT_LENGTH - 1, size=TEXT_ROWS)
-        rows = torch.from_numpy(np.stack([tokens[s : s + TEXT_LENGTH + 1] for s in starts]).astype(np.int64))
-        return float(np.mean(self._plain_step([partial(self._text_loss, p) for p in torch.split(rows, TEXT_PART)])))
+        parts = torch.split(crew.placed(batch.ids), self._workers.part_size(len(batch.ids), TEXT_PART))
+        return float(np.mean(self._plain_step([partial(self._text_loss, part) for part in parts])))
 
     def _plain_step(self, losses: Sequence[Callable[[], Tensor]]) -> list[float]:
         def part(loss_of: Callable[[], Tensor]) -> tuple[float, crew.Gradients]:
@@ -333,26 +379,29 @@ def main() -> None:
     workers = crew.Crew(options.workers)
     optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
     weight = options.contrastive_weight
-    stage = Stage(network, writer, padding, workers, contrastive_weight=weight, teacher=teacher)
+    stage = Stage(network, padding, workers, contrastive_weight=weight, teacher=teacher)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 
-    def step(number: int, progress: float) -> dict[str, float]:
+    def draw(number: int) -> Batch:
         rng = np.random.default_rng([options.seed, 1, number])
         choice = rng.random()
         if choice < SHARE_PAIRS:
             name = str(rng.choice(names, p=shares / shares.sum()))
-            written, contrast = stage.pair_step(by_name[name], rng)
-            losses = {"rationale": written, f"contrast {name}": contrast}
-        elif choice < SHARE_PAIRS + SHARE_LONG:
-            losses = {"long": stage.rationale_step([pairs.summaries(by_name, rng) for _ in range(LONG_ROWS)])[0]}
-        else:
-            losses = {"text": stage.text_step(tokens, rng)}
+            return draw_pairs(name, by_name[name], PAIRS * options.larger, writer, rng)
+        if choice < SHARE_PAIRS + SHARE_LONG:
+            texts = [pairs.summaries(by_name, rng) for _ in range(LONG_ROWS * options.larger)]
+            return Rationales("long", [encode(example, LONG, writer) for example in texts])
+        return draw_plain(tokens, TEXT_ROWS * options.larger, rng)
+
+    def step(batch: Batch, progress: float) -> dict[str, float]:
+        losses = stage.step(batch)
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.03, decay_from=0.3))
         return losses
 
     network.train()
-    loop.train(options.work / "finetune.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
+    parts = {"model": network, "optimisers": optimisers}
+    loop.train(options.work / "finetune.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """The loop that every stage runs: go on from where it was, step until the time is spent, log, save.
 
-A stage brings what it trains and one step; the learning rate follows the time that was spent, so that its decay always
-completes. What a step draws it draws by the step's number, so that a resumed run sees what an unbroken one would.
+A stage brings what it trains, how a step's batch is drawn, and one step; the learning rate follows the time that was
+spent, so that its decay always completes. A batch is drawn by the step's number, so that a resumed run sees what an
+unbroken one would, and so that readers may draw ahead.
 """
 
 import argparse
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from grace_training.tiny import model
 
@@ -21,7 +23,13 @@ SAVE_EVERY_S = 120.0
 LOG_EVERY = 20  # steps
 REMEMBERED = 0.9  # of a logged mean at each new value
 
-Step = Callable[[int, float], Mapping[str, float]]  # number of the step, share of the time spent -> losses by name
+AHEAD = 4  # batches that a reader keeps ready
+READER_TIMEOUT_S = 300
+
+T = TypeVar("T")
+
+Draw = Callable[[int], T]  # number of the step -> its batch, in plain values and tensors on the processor
+Step = Callable[[T, float], Mapping[str, float]]  # batch, share of the time spent -> losses by name
 
 
 class Stateful(Protocol):
@@ -47,6 +55,9 @@ def parser(
     made.add_argument("--seed", type=int, default=0)
     if rates:
         made.add_argument("--workers", type=int, default=2)
+        made.add_argument("--device", default="cpu", help="`cuda`: on a GPU, which takes a batch whole")
+        made.add_argument("--readers", type=int, default=0, help="processes that draw batches ahead")
+        made.add_argument("--larger", type=int, default=1, help="batches this many times as large")
         made.add_argument("--matrix-lr", type=float, default=rates[0])
         made.add_argument("--other-lr", type=float, default=rates[1])
     return made
@@ -57,6 +68,8 @@ def begin(options: argparse.ArgumentParser) -> argparse.Namespace:
     chosen = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(chosen.seed)
+    if getattr(chosen, "device", "cpu") != "cpu":
+        torch.set_default_device(chosen.device)
     return chosen
 
 
@@ -68,7 +81,55 @@ def forget(losses_path: Path, *, after: int) -> None:
         losses_path.write_text("".join(kept), encoding="utf-8")
 
 
-def train(path: Path, parts: Mapping[str, Stateful], minutes: float, step: Step) -> None:
+def the_number(number: int) -> int:
+    """The batch of a step that draws for itself."""
+    return number
+
+
+class _Drawn(Dataset[T]):
+    def __init__(self, draw: Draw[T]) -> None:
+        self._draw = draw
+
+    def __getitem__(self, number: int) -> T:
+        return self._draw(number)
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
+
+
+def _on_processor(_: int) -> None:
+    torch.set_default_device("cpu")  # a forked process cannot use the GPU of its parent
+
+
+def drawn(draw: Draw[T], number: int, readers: int) -> Iterator[T]:
+    """The batches from this step on; `readers` processes draw some ahead, or none do."""
+    if not readers:
+        while True:
+            yield draw(number)
+            number += 1
+    yield from DataLoader(
+        _Drawn(draw),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        sampler=range(number, number + 10**9),
+        num_workers=readers,
+        prefetch_factor=AHEAD,
+        timeout=READER_TIMEOUT_S,  # a batch that cannot be sent is never given up otherwise
+        worker_init_fn=_on_processor,
+        multiprocessing_context="fork",  # what is drawn from is large, and a closure
+    )
+
+
+def train(
+    path: Path,
+    parts: Mapping[str, Stateful],
+    minutes: float,
+    step: Step[Any],
+    *,
+    draw: Draw[Any] = the_number,
+    readers: int = 0,
+) -> None:
     """Step until `minutes` of step time are spent, those of earlier runs included.
 
     The state is kept in `path`, and what is logged beside it, as JSON lines.
@@ -89,9 +150,10 @@ def train(path: Path, parts: Mapping[str, Stateful], minutes: float, step: Step)
 
     saved_at = clock.spent_s
     means: dict[str, float] = {}
+    batches = drawn(draw, number, readers)
     while clock.progress < 1.0:
         clock.start()
-        losses = step(number, clock.progress)
+        losses = step(next(batches), clock.progress)
         took = clock.stop()
         number += 1
         for name, value in losses.items():

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ class Shape:
     tied: bool  # whether the head is the embedding
     kv_heads: int = 2
     head_size: int = 64  # vLLM's CPU attention takes 32 or 64 but not 16
+    layers: int = 5
+    inner: int = 640  # of the feed-forward part
 
 
-NARROW = Shape(hidden=256, heads=4, tied=True)  # 6.8 M parameters, until `widen.py`
-WIDE = Shape(hidden=384, heads=6, tied=False)  # 14.0 M, from there on
+NARROW = Shape(hidden=256, heads=4, tied=True)  # 5.6 M parameters, until `widen.py`
+WIDE = Shape(hidden=384, heads=6, tied=False)  # 11.9 M, from there on
 
 
 def build(marks: Tokenizer, shape: Shape) -> Qwen2ForCausalLM:
@@ -41,8 +43,8 @@ def build(marks: Tokenizer, shape: Shape) -> Qwen2ForCausalLM:
     config = Qwen2Config(
         vocab_size=marks.get_vocab_size(),
         hidden_size=shape.hidden,
-        intermediate_size=768,
-        num_hidden_layers=6,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=CONTEXT,
@@ -60,7 +62,10 @@ def build(marks: Tokenizer, shape: Shape) -> Qwen2ForCausalLM:
 def restore(marks: Tokenizer, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
     """The model that these weights are of, in the shape that they have."""
     width = weights["model.norm.weight"].numel()
-    network = build(marks, next(shape for shape in (NARROW, WIDE) if shape.hidden == width))
+    shape = next(shape for shape in (NARROW, WIDE) if shape.hidden == width)
+    layers = sum(name.endswith("gate_proj.weight") for name in weights)
+    inner = len(weights["model.layers.0.mlp.gate_proj.weight"])
+    network = build(marks, replace(shape, layers=layers, inner=inner))
     network.load_state_dict(weights)
     return network
 

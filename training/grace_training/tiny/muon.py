@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from grace_training.tiny.crew import PRODUCTS, Crew
+from grace_training.tiny.crew import Crew, products
 
 # Quintic Newton-Schulz coefficients of the Muon paper: fast growth at zero, singular values end in about 0.7 to 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -18,7 +18,7 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrices, roughly, of a stack [N, rows, columns]; bfloat16 suffices, where it is fast."""
-    x = matrices.to(PRODUCTS)
+    x = matrices.to(products())
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT

@@ -1,7 +1,7 @@
 """First stage: plain language modelling on the open corpus.
 
 `python -m grace_training.tiny.pretrain --minutes 46` trains for that much step time and may be stopped and called
-again at any moment: it goes on from its last saved state.
+again at any moment: it goes on from its last saved state. With `--device cuda` take more `--rows`.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from torch import Tensor
 from grace_training.tiny import corpus, crew, loop, model, muon
 
 LENGTH = 512  # tokens of a row
-PARTS, PART_ROWS = 4, 3  # a step's batch: 12 rows, in parts that the workers share
+ROWS, PART_ROWS = 12, 3  # a step's batch, and the parts of it that the workers share
 
 
 class Reading:
@@ -38,7 +38,7 @@ class Reading:
         rows = self._rows[self._row : self._row + size]
         self._row += size
         self.read += size * LENGTH
-        return torch.from_numpy(rows.astype(np.int64))
+        return crew.placed(rows.astype(np.int64))
 
     def state_dict(self) -> dict[str, int]:
         """The place."""
@@ -51,7 +51,9 @@ class Reading:
 
 def main() -> None:
     """Train, or go on training."""
-    options = loop.begin(loop.parser(__doc__, minutes=75.0, rates=(0.02, 0.004)))
+    parser = loop.parser(__doc__, minutes=75.0, rates=(0.02, 0.004))
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"of {LENGTH} tokens, in a step")
+    options = loop.begin(parser)
     workers = crew.Crew(options.workers)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
@@ -72,14 +74,15 @@ def main() -> None:
         return loss.item(), torch.autograd.grad(loss, parameters)
 
     def step(_: int, progress: float) -> dict[str, float]:
-        rows = reading.next_rows(PARTS * PART_ROWS)
-        done = workers.run([partial(part, rows) for rows in torch.split(rows, PART_ROWS)])
+        rows = reading.next_rows(options.rows)  # in the corpus's order, whatever the step's number
+        done = workers.run([partial(part, some) for some in torch.split(rows, part_rows)])
         crew.set_gradients(parameters, [gradients for _, gradients in done], 1 / len(done))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimisers.step(model.trapezoid(progress, warm_up=0.02, decay_from=0.4))
         return {"loss": sum(loss for loss, _ in done) / len(done), "million tokens": reading.read / 1e6}
 
-    part(torch.zeros(PART_ROWS, LENGTH + 1, dtype=torch.int64))  # compiled once, before the workers need it
+    part_rows = workers.part_size(options.rows, PART_ROWS)
+    part(torch.zeros(part_rows, LENGTH + 1, dtype=torch.int64))  # compiled once, before the workers need it
     network.train()
     parts = {"model": network, "optimisers": optimisers, "reading": reading}
     loop.train(options.work / "pretrain.pt", parts, options.minutes, step)

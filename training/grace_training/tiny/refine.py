@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from grace import Grace, Rationale
+from grace.rationale import read
 from grace_training.tiny import crew, export, finetune, loop, model, muon, pairs, rationales, widen
 from grace_training.tiny.faults import Faulty, put_right
 from grace_training.tiny.measure import loops, well_formed
 from grace_training.tiny.pairs import Example, Kind
 from grace_training.tiny.rationales import LONGEST, Role, Target, Vocabulary, Writer
-from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
+from grace_training.tiny.tokenizer import END_OF_TEXT, TURN_END, mark_id
 from grace_training.tiny.widen import Weights
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ HEAVIEST = 5  # terms of a text that a rationale should name
 GROUNDED = 0.9  # least share of an understanding's longer words that stand in the text
 CHARACTERS = 2400  # of a text; more never fits a row
 OWN_ROWS, BUILT_ROWS = 16, 16  # of a step
+WRITTEN_ROWS = 1024  # that an accelerator writes for at once
 SHARE_TEXT = 0.12  # of the steps: plain text, as in `finetune`
 ROLES: tuple[Role, Role] = ("document", "query")
 
@@ -100,7 +103,12 @@ def room(writer: Writer) -> int:
 
 
 def write(weights: Weights, marks: Tokenizer, examples: Sequence[Example], writer: Writer) -> list[Written]:
-    """What a model of these weights writes of the examples' texts, role by role."""
+    """What a model of these weights writes of the examples' texts, role by role.
+
+    As it is served, by the one-pass engine; on a GPU by Transformers, which needs nothing but torch there.
+    """
+    if crew.on_accelerator():
+        return on_accelerator(weights, marks, examples, writer)
     done: list[Written] = []
     with tempfile.TemporaryDirectory() as folder:
         export.write_checkpoint(Path(folder), marks, {"model": weights}, {}, "")
@@ -119,6 +127,44 @@ def write(weights: Weights, marks: Tokenizer, examples: Sequence[Example], write
                 for example, *answers in zip(chosen, *tries, strict=True):
                     done.append(Written(example, [one.rationale for one in answers if one.rationale]))
     return done
+
+
+def on_accelerator(weights: Weights, marks: Tokenizer, examples: Sequence[Example], writer: Writer) -> list[Written]:
+    """What `write` gives, from large batches of rows padded on the left."""
+    network = model.restore(marks, weights).eval()
+    end, padding = mark_id(marks, TURN_END), mark_id(marks, END_OF_TEXT)
+    done: list[Written] = []
+    by_length = sorted(examples, key=lambda example: len(example.text))
+    for some in (by_length[i : i + WRITTEN_ROWS] for i in range(0, len(by_length), WRITTEN_ROWS)):
+        chosen = [replace(example, text=writer.visible(example.text, room(writer))) for example in some]
+        prompts = [
+            [*writer.prefixes[one.role], *writer.text_ids(one.text, room(writer)), *writer.suffix] for one in chosen
+        ]
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts])
+        seen = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        tries = []
+        for temperature in SAMPLED:
+            sampling = {"temperature": temperature, "top_k": 0} if temperature else {}
+            made = network.generate(
+                ids,
+                attention_mask=seen,
+                max_new_tokens=LONGEST,
+                eos_token_id=end,
+                pad_token_id=padding,
+                use_cache=True,
+                do_sample=bool(sampling),
+                **sampling,
+            )
+            tries.append([_rationale(row, end, marks) for row in made[:, longest:].tolist()])
+        done += [Written(example, list(answers)) for example, *answers in zip(chosen, *tries, strict=True)]
+    return done
+
+
+def _rationale(row: list[int], end: int, marks: Tokenizer) -> Rationale:
+    stopped = end in row
+    ids = tuple(row[: row.index(end)] if stopped else row)
+    return read(marks.decode(ids, skip_special_tokens=False), ids, "stop" if stopped else "length")
 
 
 def own(written: Sequence[Written], writer: Writer) -> list[Example]:
@@ -178,26 +224,31 @@ def main() -> None:
         log.info("%d of %d texts have a rationale worth learning", len(kept), len(examples))
         save(path, kept)
     examples = load(path)
+    if not examples:
+        raise SystemExit(f"{path}: the model wrote no rationale worth learning; train `finetune` for longer")
 
     tokens = np.load(options.work / "tokens.npy")
     network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
     workers = crew.Crew(options.workers)
     optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = finetune.Stage(network, writer, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
+    stage = finetune.Stage(network, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
 
-    def step(number: int, progress: float) -> dict[str, float]:
+    def draw(number: int) -> finetune.Batch:
         rng = np.random.default_rng([options.seed, 5, number])
         if rng.random() < SHARE_TEXT:
-            losses = {"text": stage.text_step(tokens, rng)}
-        else:
-            places = rng.choice(len(examples), size=OWN_ROWS)
-            rows = [*(examples[int(place)] for place in places), *built(by_name, BUILT_ROWS, rng)]
-            losses = {"rationale": stage.rationale_step(rows)[0]}
+            return finetune.draw_plain(tokens, finetune.TEXT_ROWS * options.larger, rng)
+        places = rng.choice(len(examples), size=OWN_ROWS * options.larger)
+        texts = [*(examples[int(place)] for place in places), *built(by_name, BUILT_ROWS * options.larger, rng)]
+        return finetune.Rationales("rationale", [finetune.encode(one, finetune.LONG, writer) for one in texts])
+
+    def step(batch: finetune.Batch, progress: float) -> dict[str, float]:
+        losses = stage.step(batch)
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
         return losses
 
     network.train()
-    loop.train(options.work / "refine.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
+    parts = {"model": network, "optimisers": optimisers}
+    loop.train(options.work / "refine.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
 
 
 if __name__ == "__main__":

@@ -75,26 +75,27 @@ def main() -> None:
     network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
     workers = crew.Crew(options.workers)
     optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = finetune.Stage(network, writer, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
+    stage = finetune.Stage(network, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
 
-    def step(number: int, progress: float) -> dict[str, float]:
+    def draw(number: int) -> finetune.Batch:
         rng = np.random.default_rng([options.seed, 7, options.round, number])
         if rng.random() < refine.SHARE_TEXT:
-            losses = {"text": stage.text_step(tokens, rng)}
-        else:
-            rows = [good[int(place)] for place in rng.choice(len(good), size=OWN_ROWS)]
-            rows += refine.built(by_name, BUILT_ROWS, rng)
-            written, faults_left = stage.rationale_step(
-                rows,
-                [wrong[int(place)] for place in rng.choice(len(wrong), size=FAULTY_ROWS)],
-                fault_weight=options.fault_weight,
-            )
-            losses = {"rationale": written, "fault": faults_left}
+            return finetune.draw_plain(tokens, finetune.TEXT_ROWS * options.larger, rng)
+        texts = [good[int(place)] for place in rng.choice(len(good), size=OWN_ROWS * options.larger)]
+        texts += refine.built(by_name, BUILT_ROWS * options.larger, rng)
+        rows = [finetune.encode(one, finetune.LONG, writer) for one in texts]
+        chosen = [wrong[int(place)] for place in rng.choice(len(wrong), size=FAULTY_ROWS * options.larger)]
+        faulty_rows = [finetune.encode_faulty(one, writer) for one in chosen]
+        return finetune.Rationales("rationale", rows, faulty_rows, options.fault_weight)
+
+    def step(batch: finetune.Batch, progress: float) -> dict[str, float]:
+        losses = stage.step(batch)
         widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
         return losses
 
     network.train()
-    loop.train(options.work / f"{stages[-1]}.pt", {"model": network, "optimisers": optimisers}, options.minutes, step)
+    parts, path = {"model": network, "optimisers": optimisers}, options.work / f"{stages[-1]}.pt"
+    loop.train(path, parts, options.minutes, step, draw=draw, readers=options.readers)
 
 
 if __name__ == "__main__":

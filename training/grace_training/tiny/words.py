@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from grace_training.tiny import loop, model, neighbours, pairs, rationales
 from grace_training.tiny.contrast import cased
+from grace_training.tiny.crew import placed
 from grace_training.tiny.finetune import info_nce
 from grace_training.tiny.rationales import Writer
 
@@ -25,7 +26,7 @@ RATE = 5e-3
 def vectors(table: nn.EmbeddingBag, texts: list[list[int]]) -> Tensor:
     """Unit vectors [B, W]: means of the table's rows over the ids of each text."""
     starts = np.cumsum([0, *(len(ids) for ids in texts[:-1])])
-    bags: Tensor = table(torch.tensor([i for ids in texts for i in ids]), torch.from_numpy(starts))
+    bags: Tensor = table(torch.tensor([i for ids in texts for i in ids]), placed(starts))
     return F.normalize(bags, dim=-1)
 
 
