@@ -100,10 +100,11 @@ def arguments(checkpoint: Checkpoint, prompter: Prompter, options: VllmOptions, 
         chosen["kv_cache_memory_bytes"] = int((options.kv_cache_gib or 2) * _GIB)
         if chosen["dtype"] == "float32" and _has_small_blocks():
             chosen["block_size"] = _CPU_BLOCK_TOKENS
-    elif options.kv_cache_gib is not None:
-        chosen["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
     else:
+        # Also beside a cache of known size: vLLM does not start where this share of the memory is not free.
         chosen["gpu_memory_utilization"] = options.gpu_memory_utilization
+        if options.kv_cache_gib is not None:
+            chosen["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
     return chosen | dict(options.extra)
 
 
@@ -141,6 +142,10 @@ def prepare_environment() -> bool:
         # A kernel is kept for each number of tokens a step may have. Making one costs nothing that could be measured;
         # keeping the usual 1,024 of them costs hundreds of MiB, so that memory grew for the first half hour.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    else:
+        # vLLM forks where it may, and a process forked from one that has asked for a GPU, as we just did, gets none;
+        # besides, we start it from a thread, with others at work.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     return on_cpu
 
 
