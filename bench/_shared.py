@@ -50,17 +50,11 @@ def report(figures: dict[str, Any], path: Path | None) -> None:
 def about() -> dict[str, Any]:
     """Where figures come from: command, commit, date, machine, versions of what was run, how busy the machine was."""
     root = Path(__file__).parent.parent
-    git = ["git", "-C", str(root)]
-    commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no", "--", "bench", "core", "server", "training"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    commit = _git(root, "rev-parse", "--short=10", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "bench", "core", "server", "training")
     return {
         "command": " ".join(["python", str(Path("bench") / Path(sys.argv[0]).name), *_plain(sys.argv[1:])]),
-        "commit": commit.stdout.strip() + ("+" if changed.stdout.strip() else ""),  # +: with changes not committed
+        "commit": commit + ("+" if changed else ""),  # +: with changes not committed
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "load_at_end": round(os.getloadavg()[0], 1),
@@ -138,6 +132,15 @@ def _plain(arguments: list[str]) -> list[str]:
     """A command line as someone else would type it: without the place of its figures, and no paths of this machine."""
     at = arguments.index("--json") if "--json" in arguments else len(arguments)
     return ["PATH" if one.startswith("/") else one for one in (*arguments[:at], *arguments[at + 2 :])]
+
+
+def _git(root: Path, *command: str) -> str:
+    """What git says; nothing where there is none, or the folder is a bare copy."""
+    try:
+        told = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return told.stdout.strip()
 
 
 def _version(name: str) -> str | None:

@@ -38,6 +38,7 @@ import signal
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -100,6 +101,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=570.0, help="seconds for all; what is not over then is ended")
     parser.add_argument("--small", action="store_true", help="tiny shapes and few texts")
     parser.add_argument("--eager", action="store_true", help="neither compiled nor as graphs, if that is what breaks")
+    parser.add_argument("--extra", type=json.loads, default={}, help="more of vLLM's engine arguments, as JSON")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # a part's own process, and where figures go
     options = parser.parse_args()
@@ -109,7 +111,7 @@ def main() -> int:
     if unknown := set(options.names) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     if options.inside:
-        inside(options.names[0], options.inside, small=options.small, eager=options.eager)
+        inside(options)
         return 0
     if not options.out:
         parser.error("--out is needed")
@@ -129,6 +131,7 @@ class Run:
         self.work = Path(tempfile.gettempdir()) / "grace-gpu"  # what is compiled is found again by the next run
         self.work.mkdir(exist_ok=True)
         self.figures: dict[str, Any] = {"about": about() | {"gpu": gpu(), "parts": self.names}}
+        self.writing = threading.Lock()
 
     def all(self) -> int:
         exact = [name for name in self.names if not PARTS[name].alone]
@@ -150,6 +153,7 @@ class Run:
             self.keep(name, {"ok": False, "error": "no time was left"}, "")
             return
         command = [sys.executable, __file__, name, "--inside", str(figures)]
+        command += ["--extra", json.dumps(self.options.extra)]
         command += [flag for flag in ("--small", "--eager") if getattr(self.options, flag[2:])]
         # A cache of its own: parts that compile at the same time are not to meet in one.
         cache, known = self.work / f"cache-{name}", Path.home() / ".cache" / "vllm" / "modelinfos"
@@ -176,16 +180,17 @@ class Run:
         self.keep(name, found, text)
 
     def keep(self, name: str, found: dict[str, Any], log: str) -> None:
-        self.figures[name] = found
-        beside = self.out / "gpu.json.new"
-        beside.write_text(json.dumps(self.figures, indent=2) + "\n")
-        beside.replace(self.out / "gpu.json")
-        with (self.out / "gpu.log").open("a") as file:
-            file.write(f"\n===== {name}\n{log}\n")
         told = {key: brief(value) for key, value in found.items() if key != "log"}
-        print(f"== {name}: {json.dumps(told)}", flush=True)
-        if not found.get("ok"):
-            print(log[-1200:], flush=True)
+        with self.writing:
+            self.figures[name] = found
+            beside = self.out / "gpu.json.new"
+            beside.write_text(json.dumps(self.figures, indent=2) + "\n")
+            beside.replace(self.out / "gpu.json")
+            with (self.out / "gpu.log").open("a") as file:
+                file.write(f"\n===== {name}\n{log}\n")
+            print(f"== {name}: {json.dumps(told)}", flush=True)
+            if not found.get("ok"):
+                print(log[-1200:], flush=True)
 
 
 def brief(value: Any) -> Any:
@@ -224,14 +229,15 @@ def gpu() -> dict[str, Any]:
     return dict(zip(asked.split(","), told.stdout.strip().split(", "), strict=False))
 
 
-def inside(name: str, path: Path, *, small: bool, eager: bool) -> None:
+def inside(options: Any) -> None:
     """One part, in its own process."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")  # which kernels were chosen stands in the log
     # Triton's attention, the one for float32, would round its factors to TF32.
     os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
-    part = PARTS[name]
-    if eager:
+    part, path = PARTS[options.names[0]], options.inside
+    if options.eager:
         part.options["enforce_eager"] = True
+    part.options["extra"] = part.options.get("extra", {}) | options.extra
     known: dict[str, Any] = {}
 
     def figures(**new: Any) -> None:
@@ -242,7 +248,7 @@ def inside(name: str, path: Path, *, small: bool, eager: bool) -> None:
 
     code = 1
     try:
-        asyncio.run(part.run(Asked(part, small, figures)))
+        asyncio.run(part.run(Asked(part, options.small, figures)))
         code = 0
     finally:
         if code:
@@ -694,6 +700,7 @@ PARTS = {
     "v1_float32": Part(exact, "exactness, model runner V1", environment=V1),
     "v1_bfloat16": Part(exact, "exactness in bfloat16, V1", "bfloat16", environment=V1),
     "v1_both": Part(exact, "pieces and a cache too small, V1", environment=V1, options=PIECES | FEW_BLOCKS),
+    "tf32": Part(exact, "float32 with attention as it comes", environment={"TRITON_F32_DEFAULT": "tf32"}),
     "speed_1b5": Part(speed_1b5, "speed at Qwen2.5-1.5B's shape", "bfloat16", True, 150.0, options=DUMMY),
     "speed_tiny": Part(speed, "speed of grace-tiny", "bfloat16", True, 120.0, options={"max_num_batched_tokens": 8192}),
 }
