@@ -48,7 +48,7 @@ _NAMES = {
 _TAIL = """
 ## Training
 
-Qwen2 architecture: 6 layers, 384 wide, 6 heads of 64 with 2 key-value heads, a head of its own, 1024 positions. Byte-
+Qwen2 architecture: 5 layers, 384 wide, 6 heads of 64 with 2 key-value heads, a head of its own, 1024 positions. Byte-
 level BPE of 8192 entries. First plain language modelling ({tokens:.1f} million tokens) at a width of 256. A table of
 word vectors, learned alone by InfoNCE, was then built into the stream as 128 numbers more a token. Then vectors
 (InfoNCE over pairs of texts that belong together, in large batches out of neighbourhoods of the corpus), and
@@ -89,7 +89,7 @@ def text(provenance: dict[str, Any]) -> str:
         for entry in corpus.SOURCES
     ]
     steps = ", ".join(
-        f"{name} {count} ({provenance['minutes'][name]} minutes)"
+        f"{name} {count} ({provenance['minutes'][name]} minutes, {provenance['devices'][name]})"
         for name, count in reversed(provenance["steps"].items())
     )
     return "\n".join(

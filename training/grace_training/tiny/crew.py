@@ -24,6 +24,11 @@ def on_accelerator() -> bool:
     return torch.get_default_device().type != "cpu"
 
 
+def device_name() -> str:
+    """What the stage trains on: `cpu`, or the GPU's name."""
+    return torch.cuda.get_device_name() if on_accelerator() else "cpu"
+
+
 def products() -> torch.dtype:
     """In what type matrices are multiplied: without instructions for it, bfloat16 is far slower than float32."""
     return torch.bfloat16 if on_accelerator() or torch.cpu._is_avx512_bf16_supported() else torch.float32

@@ -24,6 +24,7 @@ FOLDER = Path("core/grace/models/grace-tiny")
 MAX_INPUT = 896  # tokens: with template and rationale it stays inside the context of 1024
 MAX_WEIGHTS = 32_000_000  # bytes; the folder travels inside the package
 STAGES = ("unlearn-2", "unlearn-1", "refine", "finetune", "contrast", "widen")  # that leave a whole model, newest first
+_SPENT = {"steps": "steps", "minutes": "minutes", "devices": "device"}  # field of the provenance: what a stage says
 AVERAGED = STAGES[:3]  # each was trained from the next
 
 
@@ -34,10 +35,9 @@ def history(work: Path) -> dict[str, Any]:
     for stage in ("words", "contrast", "finetune", "refine", "unlearn-1", "unlearn-2"):
         if (state := model.load_state(work / f"{stage}.pt")) is not None:
             name = stage if stage not in stages else f"{stage} again"
-            stages[name] = {"steps": state["step"], "minutes": round(state["spent_s"] / 60)}
+            stages[name] = model.spent(state)
     return {
-        "steps": {name: spent["steps"] for name, spent in stages.items()},
-        "minutes": {name: spent["minutes"] for name, spent in stages.items()},
+        **{field: {name: spent[key] for name, spent in stages.items()} for field, key in _SPENT.items()},
         "pretraining_tokens": learned["read"],
     }
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from grace_training.tiny import model
+from grace_training.tiny import crew, model
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def train(
 
     def save() -> None:
         states = {name: part.state_dict() for name, part in parts.items()}
-        model.save_state(path, {**states, "step": number, "spent_s": clock.spent_s})
+        model.save_state(path, {**states, "step": number, "spent_s": clock.spent_s, "device": crew.device_name()})
 
     saved_at = clock.spent_s
     means: dict[str, float] = {}

@@ -133,6 +133,11 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
+def spent(state: dict[str, Any]) -> dict[str, Any]:
+    """How long a stage was trained, and on what."""
+    return {"steps": state["step"], "minutes": round(state["spent_s"] / 60, 1), "device": state.get("device", "cpu")}
+
+
 def start(work: Path, *stages: str) -> dict[str, Any]:
     """What the first of these stages that has saved a state left: the weights that the next one starts from."""
     for stage in stages:

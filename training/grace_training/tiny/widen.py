@@ -129,15 +129,16 @@ def state_square(marks: Tokenizer, weights: Weights, ids: Tensor) -> Tensor:
     return found[0].square().sum(dim=-1).mean()
 
 
-def _spent(state: dict[str, Any]) -> dict[str, int]:
-    return {"steps": state["step"], "minutes": round(state["spent_s"] / 60)}
-
-
 def _checkpoint(folder: Path) -> tuple[Weights, dict[str, Any]]:
     """Weights of an exported folder, and what its provenance says of how they were learned."""
     provenance = json.loads((folder / "grace.json").read_text(encoding="utf-8"))["provenance"]
     stages = {
-        name: {"steps": steps, "minutes": provenance["minutes"][name]} for name, steps in provenance["steps"].items()
+        name: {
+            "steps": steps,
+            "minutes": provenance["minutes"][name],
+            "device": provenance.get("devices", {}).get(name, "cpu"),
+        }
+        for name, steps in provenance["steps"].items()
     }
     weights = {name: weight.float() for name, weight in load_file(folder / "model.safetensors").items()}
     return weights, {"read": provenance["pretraining_tokens"], "stages": dict(reversed(stages.items()))}
@@ -156,7 +157,7 @@ def main() -> None:
     words = model.start(options.work, "words")
     if options.checkpoint is None:
         state = model.start(options.work, "pretrain")
-        narrow, learned = state["model"], {"read": state["reading"]["read"], "stages": {"pretrain": _spent(state)}}
+        narrow, learned = state["model"], {"read": state["reading"]["read"], "stages": {"pretrain": model.spent(state)}}
     else:
         narrow, learned = _checkpoint(options.checkpoint)
     tokens = np.load(options.work / "tokens.npy")[: ROWS * LENGTH].astype(np.int64).reshape(ROWS, LENGTH)
