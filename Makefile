@@ -68,7 +68,7 @@ audit:
 
 # Every stage goes on where it was stopped. The bundled weights are of `make tiny GPU=1`: on an H100, minutes in all. Without a GPU
 # minutes are step time on two cores that multiply in bfloat16 (AMX), not quite two hours in all; cores that do not need about
-# three times as much: SLOWER=3.
+# three times as much: SLOWER=3. With GPU=1 BIN is the folder of a python whose torch has CUDA: .venv is made for processors.
 DATA ?= ../shared/data
 SLOWER ?= 1
 minutes = --minutes $(shell echo $$(($(1) * $(SLOWER))))
@@ -90,7 +90,7 @@ else
   UNLEARN_TEXTS = 2000
   UNLEARN_AGAIN_TEXTS = 1200
 endif
-tiny: .venv/installed
+tiny: $(if $(GPU),,.venv/installed)
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA)
 	$(BIN)/python -m grace_training.tiny.pretrain $(PRETRAIN_OPTIONS)
