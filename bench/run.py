@@ -29,7 +29,8 @@ ELSEWHERE = {  # figures that stand on other pages
     "retrieval": f"python bench/retrieval.py --data {DATA} --engine vllm",
     "replicas": "python bench/replicas.py --rounds 2",
 }
-COMMANDS = {section.results: section.command for section in SECTIONS} | ELSEWHERE
+ON_A_GPU = "gpu"  # a script with a machine and an output of its own
+COMMANDS = {section.results: section.command for section in SECTIONS if section.results != ON_A_GPU} | ELSEWHERE
 
 
 def main() -> int:
