@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, help="folder that holds stsbenchmark/dev.jsonl.gz")
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--model", help="another checkpoint than the bundled one")
     options = parser.parse_args()
     report(measure(options), options.json)
 
@@ -35,7 +36,7 @@ def measure(options: Any) -> dict[str, Any]:
 
     speeds: dict[str, list[float]] = {mode: [] for mode in COUNTS}
     tokens: list[float] = []
-    with Grace.load(max_num_seqs=64) as grace:
+    with Grace.load(options.model, max_num_seqs=64) as grace:
         for number in range(options.rounds + 1):
             for mode, count in COUNTS.items():
                 texts = sentences(options.data, count, seed=number)
