@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, help="folder that holds stsbenchmark/dev.jsonl.gz")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--model", help="another checkpoint than the bundled one")
+    parser.add_argument("--model", default="grace-tiny", help="a checkpoint; the bundled one, if not said")
     options = parser.parse_args()
     report(measure(options), options.json)
 
