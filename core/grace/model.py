@@ -29,6 +29,7 @@ EngineName = Literal["vllm", "transformers"]
 _CLOSED = "this Grace is closed"
 _GOODBYE_S = 5.0
 _IN_FLIGHT = 1024  # jobs handed to the engine at once: enough to keep it full, and memory bounded on a long corpus
+_HANDFULS = 32  # in which these cross to its thread and back: one by one, a crossing costs as much as all the rest
 
 
 class Grace:
@@ -169,14 +170,15 @@ class Grace:
         """
         rest = iter(jobs)
         first = list(itertools.islice(rest, in_flight))  # a bad one among them shows before any has cost something
-        pending: deque[Future[Representation]] = deque()
+        waiting, size = itertools.chain(first, rest), max(1, in_flight // _HANDFULS)
+        pending: deque[Future[list[Representation | BaseException]]] = deque()
         try:
-            for job in itertools.chain(first, rest):
-                pending.append(self._submit(self.engine.represent(job)))
-                if len(pending) >= in_flight:
-                    yield self._result(pending.popleft())
+            while handful := list(itertools.islice(waiting, size)):
+                pending.append(self._submit(_together(self.engine, handful)))
+                if (len(pending) + 1) * size > in_flight:
+                    yield from _unless_failed(self._result(pending.popleft()))
             while pending:
-                yield self._result(pending.popleft())
+                yield from _unless_failed(self._result(pending.popleft()))
         finally:
             for future in pending:
                 future.cancel()
@@ -285,6 +287,17 @@ class Grace:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _together(engine: Engine, jobs: Sequence[Job]) -> list[Representation | BaseException]:
+    return await asyncio.gather(*(engine.represent(job) for job in jobs), return_exceptions=True)
+
+
+def _unless_failed(answers: list[Representation | BaseException]) -> Iterator[Representation]:
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        yield answer
 
 
 async def _wind_up(engine: Engine) -> None:

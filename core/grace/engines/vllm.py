@@ -163,11 +163,15 @@ class VllmEngine:
         return self._llm
 
     async def _run(self, job: Job, *, pieces: bool) -> AsyncGenerator[Delta | Representation, None]:
+        from vllm.inputs.engine import TokensInput
         from vllm.v1.engine.exceptions import EngineDeadError
 
         decoder, generated = DecodeStream(skip_special_tokens=False), []
         outputs = self._engine.generate(
-            {"prompt_token_ids": list(job.prompt_ids)}, self._parameters(job, pieces), uuid.uuid4().hex
+            # Marked as rendered: else vLLM renders it, in another thread.
+            TokensInput(type="token", prompt_token_ids=list(job.prompt_ids)),
+            self._parameters(job, pieces),
+            uuid.uuid4().hex,
         )
         try:
             async for output in outputs:
@@ -201,6 +205,7 @@ class VllmEngine:
             ignore_eos=True,
             stop_token_ids=list(self._prompter.stop_ids),
             detokenize=False,
+            skip_clone=True,  # they are this request's alone
             output_kind=RequestOutputKind.DELTA if pieces else RequestOutputKind.FINAL_ONLY,
             extra_args={"grace": [job.pooled_from, *ends.tolist()]} | ({"grace_probe": job.probe} if job.probe else {}),
         )
