@@ -171,7 +171,7 @@ class Grace:
         rest = iter(jobs)
         first = list(itertools.islice(rest, in_flight))  # a bad one among them shows before any has cost something
         waiting, size = itertools.chain(first, rest), max(1, in_flight // _HANDFULS)
-        pending: deque[Future[list[Representation | BaseException]]] = deque()
+        pending: deque[Future[list[Representation | Exception]]] = deque()
         try:
             while handful := list(itertools.islice(waiting, size)):
                 pending.append(self._submit(_together(self.engine, handful)))
@@ -289,13 +289,25 @@ class Grace:
         self._loop.close()
 
 
-async def _together(engine: Engine, jobs: Sequence[Job]) -> list[Representation | BaseException]:
-    return await asyncio.gather(*(engine.represent(job) for job in jobs), return_exceptions=True)
+async def _together(engine: Engine, jobs: Sequence[Job]) -> list[Representation | Exception]:
+    """The answers in their order. An error is the last: nothing after it is waited for, or run any longer."""
+    tasks = [asyncio.create_task(engine.represent(job)) for job in jobs]
+    answers: list[Representation | Exception] = []
+    try:
+        for task in tasks:
+            answers.append(await task)
+    except Exception as error:  # noqa: BLE001 - raised where its answer would have been
+        answers.append(error)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return answers
 
 
-def _unless_failed(answers: list[Representation | BaseException]) -> Iterator[Representation]:
+def _unless_failed(answers: list[Representation | Exception]) -> Iterator[Representation]:
     for answer in answers:
-        if isinstance(answer, BaseException):
+        if isinstance(answer, Exception):
             raise answer
         yield answer
 

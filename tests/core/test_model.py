@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from grace import (
 from grace.engines.fake import FakeEngine
 from grace.model import _cancel_the_rest
 from grace.prompt import Prompter
+from grace.representation import Job
 from tests.conftest import ModelFolder
 from tests.support.models import SENTENCES
 
@@ -157,6 +159,70 @@ def test_closing_ends_what_other_threads_wait_for(faked: tuple[Grace, FakeEngine
     assert {type(outcome) for outcome in outcomes} == {EngineDead}
     assert engine.cancelled == 5
     assert all(task.done() for task in tasks)
+
+
+class Watched(FakeEngine):
+    """A fake engine that numbers what it answers, and counts what it is asked for at a time."""
+
+    fails_at, slow_after, most = -1, 10_000, 0
+
+    async def represent(self, job: Job) -> Representation:
+        number = int(job.text.split()[-1])
+        if number == self.fails_at:
+            raise EngineError("this one fails")
+        self._seconds = 30.0 if number > self.slow_after else 0.002
+        self.held = getattr(self, "held", 0) + 1
+        self.most = max(self.most, self.held)
+        try:
+            return replace(await super().represent(job), input_tokens=number)
+        finally:
+            self.held -= 1
+
+
+@pytest.fixture
+def watched(model_folder: ModelFolder) -> Iterator[tuple[Grace, Watched]]:
+    checkpoint = Checkpoint.load(model_folder("qwen2"))
+    prompter = Prompter(checkpoint)
+    engine = Watched(prompter)
+    with Grace(checkpoint, prompter, lambda: engine) as grace:
+        yield grace, engine
+
+
+@pytest.mark.parametrize("in_flight", [1, 5, 64, 100])
+def test_jobs_are_answered_in_their_order_and_never_more_in_flight_than_was_said(
+    watched: tuple[Grace, Watched], in_flight: int
+) -> None:
+    grace, engine = watched
+    taken = []
+
+    def jobs() -> Iterator[Job]:
+        for number in range(150):
+            taken.append(number)
+            yield grace.prompter.job(f"text {number}", mode="direct")
+
+    answered = []
+    for answer in grace.run(jobs(), in_flight=in_flight):
+        answered.append(answer.input_tokens)
+        assert len(taken) <= len(answered) + in_flight
+    assert answered == list(range(150))
+    assert in_flight / 2 < engine.most <= in_flight
+
+
+def test_a_job_that_fails_raises_in_its_place_and_withdraws_those_after_it(watched: tuple[Grace, Watched]) -> None:
+    grace, engine = watched
+    engine.fails_at, engine.slow_after = 70, 70
+    answered = []
+    jobs = [grace.prompter.job(f"text {number}", mode="direct") for number in range(300)]
+
+    def ask() -> None:
+        for answer in grace.run(jobs):
+            answered.append(answer.input_tokens)
+
+    with pytest.raises(EngineError, match="this one fails"):
+        ask()
+    assert answered == list(range(70))
+    until(lambda: engine.held == 0)
+    assert engine.cancelled > 0
 
 
 def test_a_stream_that_is_not_read_to_its_end_does_not_outlive_its_grace(faked: tuple[Grace, FakeEngine]) -> None:
