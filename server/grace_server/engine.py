@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from grace.checkpoint import Checkpoint
@@ -13,6 +15,18 @@ from grace_server.house import served_name
 from grace_server.settings import Settings
 
 MakeEngine = Callable[[Settings, Checkpoint, Prompter], Engine]
+# Of vLLM's arguments those under which the same files are another model: its vectors compare with no others.
+OTHER_MODEL = frozenset(
+    {
+        "config_format",
+        "hf_config_path",
+        "hf_overrides",
+        "model_class_overrides",
+        "model_weights",
+        "quantization",
+        "quantization_config",
+    }
+)
 
 
 @runtime_checkable
@@ -30,12 +44,19 @@ def count_of(engine: Engine) -> Callable[[], int]:
 
 
 def load_checkpoint(settings: Settings) -> Checkpoint:
-    """The checkpoint the settings ask for.
+    """The checkpoint the settings ask for. What `engine_args` make another model of has another fingerprint.
 
     Raises:
         CheckpointError: it is not there, is damaged, or has no such context.
     """
-    return Checkpoint.load(settings.model, revision=settings.revision, max_context_tokens=settings.max_context_tokens)
+    checkpoint = Checkpoint.load(
+        settings.model, revision=settings.revision, max_context_tokens=settings.max_context_tokens
+    )
+    altered = {name: value for name, value in settings.engine_args.items() if name in OTHER_MODEL and value is not None}
+    if settings.engine != "vllm" or not altered:
+        return checkpoint
+    made_of = json.dumps([checkpoint.fingerprint, altered], sort_keys=True)
+    return replace(checkpoint, fingerprint=hashlib.sha256(made_of.encode()).hexdigest()[:32])
 
 
 def identity(settings: Settings, checkpoint: Checkpoint) -> str:

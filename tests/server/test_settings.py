@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from grace.checkpoint import Checkpoint
 from grace_server import cli
+from grace_server.engine import load_checkpoint
 from grace_server.settings import Settings, unknown_variables
 
 
@@ -80,3 +84,26 @@ def test_wrong_settings_end_with_code_2_and_their_name(
         cli.main(argv)
     assert stopped.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_arguments_that_make_another_model_give_it_another_fingerprint(model_folder: Path) -> None:
+    folder = str(model_folder)
+
+    def fingerprint(**chosen: Any) -> str:
+        return load_checkpoint(Settings(model=folder, **chosen)).fingerprint
+
+    plain = Checkpoint.load(folder).fingerprint
+    others = [
+        fingerprint(engine_args=arguments)
+        for arguments in (
+            {"quantization": "fp8"},
+            {"quantization": "bitsandbytes"},
+            {"hf_overrides": {"rope_theta": 5e5}},
+            {"hf_overrides": {"rope_theta": 5e5}, "quantization": "fp8"},
+        )
+    ]
+    assert len({plain, *others}) == 5
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in others)
+    assert fingerprint(engine_args={"quantization": "fp8", "seed": 1}) == others[0]
+    assert fingerprint(engine_args={"quantization": None, "load_format": "fastsafetensors"}) == plain
+    assert fingerprint(engine_args={"quantization": "fp8"}, engine="transformers") == plain
