@@ -203,6 +203,7 @@ async def _open(
             checkpoint,
             edges=Edges.of(settings),
             max_input_chars=settings.max_input_chars,
+            represent_all=front.represent_all,
         )
     )
 

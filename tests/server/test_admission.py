@@ -275,3 +275,20 @@ async def test_background_work_that_takes_more_than_its_share_is_let_in_alone(pr
     await asyncio.gather(*(admission.represent(prompter.job("a text", sample=i)) for i in range(2)))
     assert engine.calls == 2
     all_released(metrics)
+
+
+async def test_the_queries_of_a_search_are_let_in_as_a_whole_as_the_texts_of_other_requests_are(serve: Serve) -> None:
+    service = await serve(seconds=0.1, max_running_requests=1, queue_timeout_s=0.15, cache=False, engine="transformers")
+    await service.client.put("/indexes/a")
+    documents = [{"id": "one", "text": "A text."}]
+    await service.client.post("/indexes/a/documents", json={"documents": documents, "wait": True})
+    queries = [f"query {i}" for i in range(6)]
+    async with asyncio.timeout(20):
+        reply = await service.client.post("/search", json={"index": "a", "query": queries})
+    assert reply.status_code == 200, reply.text
+    assert [[hit["id"] for hit in one["hits"]] for one in reply.json()["results"]] == [["one"]] * 6
+    assert service.engine.calls == 7
+    service = await serve(max_running_requests=1, max_queued_requests=1, max_inputs=1, max_samples=2, cache=False)
+    refused = await service.client.post("/search", json={"index": "a", "query": queries})
+    assert refused.status_code == 413, refused.text
+    assert refused.json()["error"]["param"] == "query"

@@ -12,7 +12,7 @@ from grace.prompt import Prompter
 from grace_server.index.catalog import Catalog
 from grace_server.index.edges import Edges
 from grace_server.index.indexes import Indexes
-from grace_server.index.model import Model, Represent
+from grace_server.index.model import Model, Represent, RepresentAll
 
 
 @asynccontextmanager
@@ -24,6 +24,7 @@ async def open_indexes(
     *,
     edges: Edges | None = None,
     max_input_chars: int | None = None,
+    represent_all: RepresentAll | None = None,
 ) -> AsyncIterator[Indexes]:
     """Open every collection of a data folder, and go on with the jobs that earlier processes left.
 
@@ -32,7 +33,7 @@ async def open_indexes(
         StoreUnavailable: it cannot be used.
     """
     catalog = await asyncio.to_thread(Catalog, data_dir, edges or Edges())
-    indexes = Indexes(catalog, Model(represent, prompter, checkpoint, max_input_chars))
+    indexes = Indexes(catalog, Model(represent, prompter, checkpoint, max_input_chars, represent_all))
     await indexes.start()
     try:
         yield indexes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,12 +14,14 @@ from grace_server.index.collection import Collection
 from grace_server.index.errors import FingerprintMismatch, TooLarge
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vectors import Floats
+from grace_server.together import together
 
 if TYPE_CHECKING:
     from grace.checkpoint import Checkpoint
     from grace.prompt import Prompter
 
 Represent = Callable[[Job], Awaitable[Representation]]
+RepresentAll = Callable[[Sequence[Job]], Awaitable[list[Representation]]]
 
 
 class Configured(Protocol):
@@ -47,6 +49,7 @@ class Model:
     prompter: Prompter
     checkpoint: Checkpoint
     max_input_chars: int | None = None  # of what is embedded while someone waits; None: as long as may be
+    represent_all: RepresentAll | None = None  # takes the jobs of a request in as a whole, or none of them
 
     @property
     def fingerprint(self) -> str:
@@ -61,16 +64,25 @@ class Model:
         Raises:
             InvalidInput, EngineError, ApiError: as the prompt, the engine and the stops before it say.
         """
-        settings = collection.settings
         job = await asyncio.to_thread(
             self.prompter.job, text, role=role, mode="reason" if given is not None else mode, given=given
         )
-        representation = await self.represent(job)
-        with tracing.span("pool", {"grace.inputs": 1}):
-            vector = representation.vector(
-                settings.pooling, dimensions=settings.dimensions, normalize=settings.metric == "cosine"
-            )
-            return Represented(job, representation, finish(vector, dimensions=None, normalize=False))
+        return _represented(collection, job, await self.represent(job))
+
+    async def embed_all(
+        self, collection: Configured, texts: Sequence[str], *, role: Role, mode: Mode
+    ) -> list[Represented]:
+        """Embed the texts of one request: all of them or none.
+
+        Raises:
+            InvalidInput, EngineError, ApiError: as for one of them.
+        """
+        jobs = await asyncio.to_thread(lambda: [self.prompter.job(text, role=role, mode=mode) for text in texts])
+        if self.represent_all is not None and len(jobs) > 1:
+            made = await self.represent_all(jobs)
+        else:
+            made = await together(*(self._represent(job) for job in jobs))
+        return [_represented(collection, job, one) for job, one in zip(jobs, made, strict=True)]
 
     def check_length(self, text: str, *, param: str) -> None:
         """Refuse a text that would take long to tokenise.
@@ -83,6 +95,9 @@ class Model:
                 f"{param} has {len(text)} characters, the limit is {self.max_input_chars} (max_input_chars)",
                 param=param,
             )
+
+    async def _represent(self, job: Job) -> Representation:
+        return await self.represent(job)
 
     def check(self, collection: Collection) -> None:
         """Refuse to compare the vectors of two models.
@@ -99,3 +114,10 @@ class Model:
             f"it anew with: grace-index migrate --index {collection.name} --to NEW_NAME --model {self.checkpoint.name}",
             param="index",
         )
+
+
+def _represented(collection: Configured, job: Job, made: Representation) -> Represented:
+    settings = collection.settings
+    with tracing.span("pool", {"grace.inputs": 1}):
+        vector = made.vector(settings.pooling, dimensions=settings.dimensions, normalize=settings.metric == "cosine")
+        return Represented(job, made, finish(vector, dimensions=None, normalize=False))

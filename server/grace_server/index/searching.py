@@ -12,7 +12,7 @@ import numpy as np
 from grace.representation import Mode, Rationale
 from grace_server.index.collection import Collection
 from grace_server.index.document import Document
-from grace_server.index.errors import InvalidValue
+from grace_server.index.errors import InvalidValue, TooLarge
 from grace_server.index.explanation import Explanation, Found, explain
 from grace_server.index.filters import Clause
 from grace_server.index.fusion import fuse, share
@@ -21,7 +21,6 @@ from grace_server.index.model import Model, Represented
 from grace_server.index.settings import check_mode
 from grace_server.index.vector_index import Neighbours
 from grace_server.index.vectors import Floats, checked
-from grace_server.together import together
 
 Method = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 200  # candidates of each list that hybrid search fuses
@@ -93,28 +92,32 @@ async def ask(
 
     Raises:
         FingerprintMismatch: the collection was built by another model.
+        TooLarge: a query, or all of them together, take more than the service holds.
         InvalidValue: neither words nor vector, words missing for a lexical search, or nothing to pool in this mode.
     """
-    for text in texts:
+    settings = collection.settings
+    mode = options.mode or settings.query_mode
+    ready: dict[int, Floats] = {}
+    asked: dict[int, str] = {}  # texts whose vectors are the model's to make
+    for place, (text, given) in enumerate(zip(texts, vectors, strict=True)):
         if text is not None:
             model.check_length(text, param="query")
-
-    async def question(text: str | None, given: object) -> Question:
-        vector = made = None
-        if text is None and (given is None or options.method != "dense"):
+        elif given is None or options.method != "dense":
             raise InvalidValue(f"a {options.method} search needs query", param="query")
         if given is not None:
-            normalize = collection.settings.metric == "cosine"
-            vector = checked(given, dimensions=collection.dimensions, normalize=normalize, param="vector")
+            normalize = settings.metric == "cosine"
+            ready[place] = checked(given, dimensions=collection.dimensions, normalize=normalize, param="vector")
         elif text is not None and options.method != "lexical":
             model.check(collection)
-            mode = options.mode or collection.settings.query_mode
-            check_mode(collection.settings, mode, param="mode")
-            made = await model.embed(collection, text, role="query", mode=mode)
-            vector = made.vector
-        return Question(text, vector, made)
-
-    return await together(*(question(text, given) for text, given in zip(texts, vectors, strict=True)))
+            check_mode(settings, mode, param="mode")
+            asked[place] = text
+    try:
+        embedded = await model.embed_all(collection, list(asked.values()), role="query", mode=mode)
+    except TooLarge as error:  # of texts by any name
+        raise TooLarge(str(error), param="query") from None
+    made = dict(zip(asked, embedded, strict=True))
+    ready |= {place: one.vector for place, one in made.items()}
+    return [Question(text, ready.get(place), made.get(place)) for place, text in enumerate(texts)]
 
 
 def find(collection: Collection, questions: Sequence[Question], options: Options) -> tuple[list[Answer], float]:
