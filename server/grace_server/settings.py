@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+from yaml import YAMLError
 
 from grace.checkpoint import BUNDLED_NAME
 
@@ -228,7 +229,10 @@ class Settings(BaseSettings):
             return init_settings, env_settings
         if not Path(path).is_file():
             raise FileNotFoundError(f"the configuration file {path} does not exist")
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
+        try:
+            return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
+        except (YAMLError, ValueError, TypeError) as error:
+            raise ValueError(f"the configuration file {path} is no YAML with a setting a line: {error}") from error
 
     @property
     def max_body_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from grace.attribution import score_of
 from grace.representation import Job, Representation
 from grace_server.errors import Overloaded
+from grace_server.index.cli import parser
 from grace_server.index.fusion import RANK_CONSTANT
 from grace_server.index.model import Represent
 from tests.index.conftest import OpenService, Service
@@ -191,7 +193,9 @@ async def test_a_foreign_models_questions_are_refused_with_what_to_do(open_servi
     async with open_service(checkpoint=replace(own, fingerprint="f" * 32)) as service:
         refused = await service.http.post("/search", json={"index": "a", "query": "river"})
         assert refused.status_code == 409
-        assert "grace-index migrate" in refused.json()["error"]["message"]
+        command = refused.json()["error"]["message"].partition("with: grace-index ")[2]
+        told = parser().parse_args(shlex.split(command))
+        assert (told.model, told.index, told.to) == (own.name, "a", "NEW_NAME")
         more = await service.http.post("/indexes/a/documents", json={"documents": DOCUMENTS})
         assert more.status_code == 409
         assert len((await search(service, query="river", method="lexical"))["hits"]) == 2

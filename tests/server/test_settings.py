@@ -86,6 +86,18 @@ def test_wrong_settings_end_with_code_2_and_their_name(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"port: [1", b"- port\n- host", b"17", b"host: \xff\xfe", b"port: 1\n\thost: x"])
+def test_a_file_that_holds_no_settings_ends_with_code_2_and_its_name(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "grace.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--config", str(path)])
+    assert stopped.value.code == 2
+    assert f"grace-serve: the configuration file {path}" in capsys.readouterr().err
+
+
 def test_arguments_that_make_another_model_give_it_another_fingerprint(model_folder: Path) -> None:
     folder = str(model_folder)
 

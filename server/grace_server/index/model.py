@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Protocol
 
 from grace.pooling import finish
@@ -111,7 +112,8 @@ class Model:
         raise FingerprintMismatch(
             f"index {collection.name!r} was built {built}, this server runs {self.fingerprint}: their vectors do not "
             f"compare. Search it with method 'lexical' or with a vector of its own model, serve that model, or embed "
-            f"it anew with: grace-index migrate --index {collection.name} --to NEW_NAME --model {self.checkpoint.name}",
+            f"it anew with: grace-index --model {quote(self.checkpoint.name)} migrate --index {collection.name} "
+            "--to NEW_NAME",
             param="index",
         )
 
