@@ -10,6 +10,7 @@ GraceError
     └── StateMismatch        states were lost or counted twice; no vector is better than a wrong one
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -59,3 +60,13 @@ class EngineDead(EngineError):
 
 class StateMismatch(EngineError):
     """The number of pooled states is not the number expected: a vector made of them would be wrong."""
+
+
+def check_one_of(name: str, value: object, known: Sequence[str]) -> None:
+    """Refuse a value that is none of those known.
+
+    Raises:
+        InvalidInput: it is none of them.
+    """
+    if value not in known:
+        raise InvalidInput(f"{name} must be one of {', '.join(known)}, not {value!r}", param=name)

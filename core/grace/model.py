@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from grace.checkpoint import BUNDLED_NAME, Checkpoint
 from grace.engines.base import Delta, Engine
-from grace.errors import EngineDead, InvalidInput
-from grace.pooling import Pooling, unit
+from grace.errors import EngineDead, InvalidInput, check_one_of
+from grace.pooling import POOLINGS, Pooling, unit
 from grace.prompt import Prompter
 from grace.representation import Floats, Job, Mode, Representation, Role
 
@@ -117,6 +117,8 @@ class Grace:
         Raises:
             InvalidInput: an option or a text cannot be served; `param` names which.
         """
+        pooling = pooling or self.checkpoint.config.pooling
+        check_one_of("pooling", pooling, POOLINGS)
         single = isinstance(texts, str)
         answers = self._represent_each(
             [texts] if isinstance(texts, str) else texts,
@@ -127,7 +129,6 @@ class Grace:
             temperature=temperature,
             truncate=truncate,
         )
-        pooling = pooling or self.checkpoint.config.pooling
         # Pooled as they come: a corpus of sums would be many times the size of its vectors.
         vectors = [answer.vector(pooling, dimensions=dimensions, normalize=normalize) for answer in answers]
         if single:
@@ -242,6 +243,8 @@ class Grace:
         show_progress: bool | None,
         **options: Any,
     ) -> Iterator[Representation]:
+        if isinstance(texts, str):
+            raise InvalidInput("texts is one string; put it into a list", param="texts")
         if rationales is not None and len(rationales) != len(texts):
             raise InvalidInput(f"{len(rationales)} rationales for {len(texts)} texts", param="rationales")
         for i, text in enumerate(texts):

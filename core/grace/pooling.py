@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from grace.errors import InvalidInput
+from grace.errors import InvalidInput, check_one_of
 
 if TYPE_CHECKING:
     from grace.representation import Representation
@@ -44,6 +44,7 @@ def pool(
         InvalidInput: the pooling has no token to pool (an empty text under `input`, no rationale under `rationale`), or
             `dimensions` is not in 1..H.
     """
+    check_one_of("pooling", pooling, POOLINGS)
     if pooling == "last":
         vector = representation.last.astype(np.float64)
     else:

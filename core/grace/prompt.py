@@ -20,7 +20,7 @@ from tokenizers.decoders import DecodeStream
 
 from grace import rationale, sentences
 from grace.checkpoint import Checkpoint
-from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel
+from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel, check_one_of
 from grace.representation import Job, Mode, Rationale, Role, Segment
 
 MAX_SEGMENTS = 32  # per text, over input, template and rationale; the engines keep this many sums
@@ -41,6 +41,25 @@ class Template:
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     thinking_open: bool  # the suffix ends inside <think>
+
+
+class Decoder:
+    """The text that each further id adds."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=False)
+
+    def step(self, token_id: int) -> str:
+        """Its text: none while a character is in the making."""
+        try:
+            return self._stream.step(self._tokenizer, token_id) or ""
+        except Exception as error:
+            # Single bytes that turn out to be no characters change what was there before: begin anew, as vLLM does.
+            if not str(error).startswith("Invalid prefix encountered"):
+                raise
+            self._stream = DecodeStream(skip_special_tokens=False)
+            return self._stream.step(self._tokenizer, token_id) or ""
 
 
 class Prompter:
@@ -74,11 +93,14 @@ class Prompter:
                 f"{checkpoint.folder}: the tokenizer is another model's: it has no token of the ids at which the model "
                 f"ends ({', '.join(map(str, sorted(ends)))})"
             )
-        self._special_ids = frozenset(added)
         self._tag_ids = {str(t): i for i, t in added.items() if str(t) in (rationale.OPEN, rationale.CLOSE)}
         self._plain = _without_special_tokens(backend)
         self.templates: dict[Role, Template] = {role: self._template(role) for role in get_args(Role)}
-        self._check_highest(i for t in self.templates.values() for i in (*t.prefix, *t.suffix))
+        turns = {i for t in self.templates.values() for i in (*t.prefix, *t.suffix)}
+        self._check_highest(turns)
+        # What no text may hold. Other added tokens are ordinary: Gemma has line breaks and runs of spaces among them.
+        marks = {i for i in turns & added.keys() if str(added[i]).replace("▁", " ").strip()}
+        self._special_ids = frozenset(special | marks | set(self._tag_ids.values()))
         config = checkpoint.config
         self.overhead = max(len(t.prefix) + len(t.suffix) for t in self.templates.values())
         room = checkpoint.context_tokens - self.overhead
@@ -94,9 +116,12 @@ class Prompter:
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a rationale: the tokenizer's end of turn and those of the model's generation config."""
+        """Ids that end a rationale: the tokenizer's end of turn and those of the model's generation config.
+
+        Some configs keep ids of the model that theirs was made from, which is larger: vLLM refuses these.
+        """
         ids = {self.tokenizer.eos_token_id, *self.checkpoint.generation_end_ids}
-        return tuple(sorted(i for i in ids if i is not None))
+        return tuple(sorted(i for i in ids if i is not None and 0 <= i < self.checkpoint.vocab_size))
 
     @cached_property
     def segment_end_ids(self) -> tuple[int, ...]:
@@ -128,6 +153,8 @@ class Prompter:
                 is never cut).
             InvalidInput: an option has a value that cannot be served.
         """
+        check_one_of("role", role, get_args(Role))
+        check_one_of("mode", mode, get_args(Mode))
         template = self.templates[role]
         budget = self._budget(max_rationale_tokens, mode, given)
         text = well_formed(text)
@@ -179,8 +206,12 @@ class Prompter:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text each id adds, "" where a character is still in the making."""
-        decoder, backend = DecodeStream(skip_special_tokens=False), self.tokenizer.backend_tokenizer
-        return [decoder.step(backend, i) or "" for i in ids]
+        decoder = self.decoder()
+        return [decoder.step(i) for i in ids]
+
+    def decoder(self) -> Decoder:
+        """For a rationale that is read while it is written."""
+        return Decoder(self.tokenizer.backend_tokenizer)
 
     def rationale_segments(self, written: Rationale, *, pooled: int | None = None) -> list[Segment]:
         """Segments of a rationale's first `pooled` tokens (all by default), cut where the engines cut."""

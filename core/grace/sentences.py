@@ -17,11 +17,15 @@ def sentence_ends(text: str, *, limit: int) -> list[int]:
     text keeps its resolution all through instead of only at its head.
     """
     ends: list[int] = []
+    first = len(text) - len(text.lstrip())  # what is no white space
+    end = 0
     for match in _END.finditer(text):
+        if match.end() <= end:  # within the white space after the one before
+            continue
         end = match.end()
         while end < len(text) and text[end].isspace():
             end += 1
-        if text[:end].strip() and (not ends or end > ends[-1]):
+        if end > first:
             ends.append(end)
     if not ends or ends[-1] < len(text):
         if ends and not text[ends[-1] :].strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ from grace.model import _cancel_the_rest
 from grace.prompt import Prompter
 from grace.representation import Job
 from tests.conftest import ModelFolder
-from tests.support.models import SENTENCES
+from tests.support.models import SENTENCES, make_model
 
 TEXTS = [SENTENCES[i : i + 40] for i in range(0, 120, 10)]
 
@@ -59,6 +60,18 @@ def test_one_text_gives_one_vector_and_no_text_gives_none(grace: Grace) -> None:
     assert grace.encode(TEXTS[0]).shape == (64,)
     assert grace.encode([]).shape == (0, 64)
     assert grace.encode(TEXTS[:2], dimensions=16).shape == (2, 16)
+
+
+def test_what_is_no_option_is_refused_before_anything_runs(grace: Grace) -> None:
+    for param, ask in {
+        "pooling": lambda: grace.encode(TEXTS, pooling="avg"),  # type: ignore[arg-type]
+        "mode": lambda: grace.encode(TEXTS, mode="Reason"),  # type: ignore[arg-type]
+        "role": lambda: grace.represent(TEXTS, role="doc"),  # type: ignore[arg-type]
+        "texts": lambda: grace.represent("one text"),
+    }.items():
+        with pytest.raises(InvalidInput) as caught:
+            ask()
+        assert caught.value.param == param
 
 
 def test_similarity_is_the_cosine(grace: Grace) -> None:
@@ -305,6 +318,38 @@ def script(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
     path = folder / "script.py"
     path.write_text("\n".join(["from grace import Grace", *lines, ""]))
     return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+
+
+def test_two_may_be_loaded_at_once_and_each_knows_its_own_processes(model_folder: ModelFolder) -> None:
+    script, loaded = sys.modules["__main__"], []
+    folder = model_folder("qwen2")
+    threads = [
+        threading.Thread(target=lambda: loaded.append(Grace.load(folder, max_num_seqs=4, kv_cache_gib=0.1)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.modules["__main__"] is script
+    first, second = loaded
+    with first, second:
+        assert first.engine._processes
+        assert second.engine._processes
+        assert first.engine._processes.isdisjoint(second.engine._processes)
+        np.testing.assert_allclose(first.encode(TEXTS[0]), second.encode(TEXTS[0]), atol=1e-6)
+
+
+def test_the_exact_engine_samples_from_logits_as_the_model_scales_them(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    granite = {"architectures": ["GraniteForCausalLM"], "model_type": "granite", "logits_scaling": 8.0}
+    (folder / "config.json").write_text(json.dumps(config | granite))
+    with Grace.load(folder, engine="transformers") as grace:
+        engine: Any = grace.engine
+        states, logits, _ = engine._forward(list(grace.prompter.job("A text.").prompt_ids), None)
+        np.testing.assert_allclose(logits, engine._model.lm_head(states[-1]).detach() / 8, rtol=1e-4, atol=1e-5)
+        assert grace.encode("A text.", temperature=0.7).shape == (64,)
 
 
 def test_a_plain_script_may_load_it(model_folder: ModelFolder, tmp_path: Path) -> None:

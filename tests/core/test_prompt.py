@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerFast
 
 from grace.checkpoint import Checkpoint
 from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel
@@ -130,6 +134,9 @@ def test_a_given_rationale_leaves_a_place_in_the_context(prompter: Prompter, rol
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"mode": "direct", "given": "x"}, "rationale"),
+        ({"mode": "Reason"}, "mode"),
+        ({"role": "doc"}, "role"),
+        ({"role": None}, "role"),
         ({"given": "word " * 9000}, "rationale"),
     ],
 )
@@ -204,3 +211,55 @@ def test_a_special_token_beyond_the_vocabulary_does_no_harm_unless_the_template_
 def test_a_context_too_short_for_the_instruction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="no room for a text"):
         Prompter(Checkpoint.load(make_model(tmp_path, context=32)))
+
+
+@pytest.fixture
+def sentencepiece(tmp_path: Path) -> Prompter:
+    """Of a tokenizer in the manner of Gemma's: characters it does not know are bytes, line breaks are added tokens."""
+    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
+    added = ["\n", "\n\n", "▁▁"]
+    pieces = [*special, *added, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *(chr(c) for c in range(33, 127))]
+    backend = Tokenizer(
+        models.BPE({piece: i for i, piece in enumerate(pieces)}, [("\n", "\n"), ("▁", "▁")], byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens(special)
+    backend.add_tokens([AddedToken(token, normalized=False) for token in added])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", bos_token="<bos>")
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n{{ message['content'] }}"
+        "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    )
+    folder = make_model(tmp_path, "mistral", vocab=700)
+    (folder / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(folder)
+    for name in ("config.json", "generation_config.json"):
+        known = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(known | {"eos_token_id": [1, 10_000]}))
+    return Prompter(Checkpoint.load(folder))
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a  b\n\n\nc", "\n", "Grüße\n", "<end_of_turn>\n<start_of_turn>model\n"])
+def test_line_breaks_that_are_added_tokens_are_ordinary_text_and_turn_markers_are_not(
+    sentencepiece: Prompter, text: str
+) -> None:
+    job = sentencepiece.job(text, mode="direct")
+    ids = job.prompt_ids[job.pooled_from :]
+    assert sentencepiece.decode(ids) == text
+    assert not {0, 1, 2, 3, 4} & set(ids)
+
+
+def test_bytes_that_turn_out_to_be_no_character_do_not_end_a_stream(sentencepiece: Prompter) -> None:
+    vocab = sentencepiece.tokenizer.get_vocab()
+    ids = [vocab[piece] for piece in ("a", "<0xC3>", "<0xA9>", "<0xFF>", "b", "c")]
+    stream, backend = DecodeStream(skip_special_tokens=False), sentencepiece.tokenizer.backend_tokenizer
+    with pytest.raises(Exception, match="Invalid prefix"):  # once it does not, `Decoder` has become needless
+        list(map(partial(stream.step, backend), ids))
+    pieces = sentencepiece.pieces(ids)
+    assert pieces[0] == "a"
+    assert "".join(pieces).endswith("bc")
+
+
+def test_ends_that_the_model_has_no_states_for_are_none_of_ours(sentencepiece: Prompter) -> None:
+    assert sentencepiece.stop_ids == (1,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +71,17 @@ def test_runs_cover_every_token_within_the_limit(boundary: list[bool], limit: in
 def test_a_rationale_is_split_at_its_tags(text: str, opened: bool, thinking: str, understanding: str) -> None:
     written = rationale.read(text, (), "stop", thinking_open=opened)
     assert (written.thinking, written.understanding) == (thinking, understanding)
+
+
+@given(st.text(alphabet="ab. !\n\u3000。\t", max_size=60))
+def test_white_space_after_a_sentence_is_passed_over_once_and_ends_none_by_itself(text: str) -> None:
+    ends = sentence_ends(text, limit=1000)
+    for end in ends[:-1]:
+        assert text[:end].strip()
+        assert text[end].strip()
+    if text.strip():
+        assert all(text[a:b].strip() for a, b in itertools.pairwise([0, *ends]))
+
+
+def test_a_text_of_white_space_takes_no_longer_than_others() -> None:
+    assert sentence_ends("a" + "\n " * 400_000, limit=16) == [800_001]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import Any, Literal
 
 import torch
-from tokenizers.decoders import DecodeStream
 
 from grace import weights
 from grace.checkpoint import Checkpoint
@@ -30,6 +30,8 @@ class TransformersEngine:
         self._checkpoint, self._prompter = checkpoint, prompter
         self._dtype, self._device = dtype, device
         self._model: Any = None
+        self._states: torch.Tensor  # (T, H) of the last forward
+        self._last_logits_alone: dict[str, int] = {}
         # One thread: the model's own parallelism uses the cores, and jobs cannot disturb each other.
         self._thread = ThreadPoolExecutor(1, "grace-transformers")
         self._turn = asyncio.Lock()  # one at a time: each holds a key-value cache of its own
@@ -64,7 +66,7 @@ class TransformersEngine:
 
     async def _stream(self, job: Job) -> AsyncGenerator[Delta | Representation, None]:
         loop = asyncio.get_running_loop()
-        decoder = DecodeStream(skip_special_tokens=False)
+        decoder = self._prompter.decoder()
         steps = self._steps(job)
         try:
             while True:
@@ -72,10 +74,8 @@ class TransformersEngine:
                 if isinstance(item, Representation):
                     yield item
                     return
-                if item not in self._prompter.stop_ids:
-                    piece = decoder.step(self._prompter.tokenizer.backend_tokenizer, item)
-                    if piece:
-                        yield piece
+                if item not in self._prompter.stop_ids and (piece := decoder.step(item)):
+                    yield piece
         finally:
             with suppress(RuntimeError):  # the engine is closed, and the generator goes with it
                 self._thread.submit(steps.close)
@@ -95,32 +95,44 @@ class TransformersEngine:
         if told["missing_keys"]:  # of a model that the check passes over; Transformers would make them up
             raise CheckpointError(f"{self._checkpoint.folder}: {weights.lack(told['missing_keys'])}")
         self._model = model.to(self._device).eval()
+        self._model.base_model.register_forward_hook(self._keep_states)
+        if "logits_to_keep" in inspect.signature(self._model.forward).parameters:
+            self._last_logits_alone = {"logits_to_keep": 1}
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], cache: Any) -> tuple[torch.Tensor, Any]:
-        """States (T, H) in float32 after the final norm, of `ids` following what `cache` holds."""
-        output = self._model.base_model(
-            input_ids=torch.tensor([ids], device=self._device), past_key_values=cache, use_cache=True
+    def _forward(self, ids: list[int], cache: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """States (T, H) after the final norm, of `ids` following what `cache` holds, and the last one's logits (V,).
+
+        The whole model runs, not its head on a state: some families scale their logits in between, or cap them.
+        """
+        output = self._model(
+            input_ids=torch.tensor([ids], device=self._device),
+            past_key_values=cache,
+            use_cache=True,
+            **self._last_logits_alone,
         )
-        return output.last_hidden_state[0], output.past_key_values
+        return self._states, output.logits[0, -1], output.past_key_values
+
+    def _keep_states(self, base_model: Any, given: Any, output: Any) -> None:
+        self._states = output.last_hidden_state[0]
 
     def _steps(self, job: Job) -> Generator[int | Representation, None, None]:
         """Sampled ids one by one, then the representation."""
-        states, cache = self._forward(list(job.prompt_ids), None)
+        states, logits, cache = self._forward(list(job.prompt_ids), None)
         pooled = [states[job.pooled_from :].float()]
         generated: list[int] = []
         while len(generated) < job.max_new_tokens:
-            generated.append(self._sample(states[-1], job.temperature))
+            generated.append(_sample(logits, job.temperature))
             yield generated[-1]
             if generated[-1] in self._prompter.stop_ids or len(generated) == job.max_new_tokens:
                 break
-            states, cache = self._forward([generated[-1]], cache)
+            states, logits, cache = self._forward([generated[-1]], cache)
             pooled.append(states.float())
         yield assemble_states(job, self._prompter, generated=tuple(generated), states=torch.cat(pooled).cpu().numpy())
 
-    @torch.inference_mode()
-    def _sample(self, state: torch.Tensor, temperature: float) -> int:
-        logits = self._model.lm_head(state).float()
-        if temperature == 0:
-            return int(logits.argmax())
-        return int(torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1))
+
+@torch.inference_mode()
+def _sample(logits: torch.Tensor, temperature: float) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial(torch.softmax(logits.float() / temperature, dim=-1), 1))

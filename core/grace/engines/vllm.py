@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers.decoders import DecodeStream
 
 from grace import weights
 from grace.checkpoint import Checkpoint
@@ -45,6 +44,10 @@ if TYPE_CHECKING:
 __all__ = ["VllmEngine", "VllmOptions"]
 
 
+# Of engines of one process: what one of them starts is known by what was not there before.
+_one_at_a_time = threading.Lock()
+
+
 class VllmEngine:
     """Runs jobs on vLLM, many at once, in one model.
 
@@ -57,6 +60,7 @@ class VllmEngine:
         self._options = options or VllmOptions()
         self._llm: AsyncLLM | None = None
         self._processes: frozenset[Any] = frozenset()  # vLLM's, with all that these have started
+        self._others: frozenset[Any] | None = None  # processes that were there before vLLM's
         self._watchdog: asyncio.Task[None] | None = None
         self._hung = False
         self._given_up = threading.Event()
@@ -118,14 +122,14 @@ class VllmEngine:
 
     async def _load(self) -> None:
         """Build the engine in a thread. Whoever does not wait any longer ends it: a thread by itself cannot be."""
-        others = frozenset(multiprocessing.active_children())
         building = asyncio.get_running_loop().run_in_executor(None, self._build)
         try:
             self._llm = await asyncio.shield(building)
         except asyncio.CancelledError:
             self._given_up.set()
             while not building.done():  # without its processes, also those that come yet, vLLM gives up
-                _end(frozenset(multiprocessing.active_children()) - others)
+                if self._others is not None:
+                    _end(frozenset(multiprocessing.active_children()) - self._others)
                 await asyncio.wait([building], timeout=TICK_S)
             if building.exception() is None:
                 self._llm = building.result()
@@ -166,25 +170,27 @@ class VllmEngine:
         from vllm.inputs.engine import TokensInput
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        decoder, generated = DecodeStream(skip_special_tokens=False), []
+        decoder, generated = self._prompter.decoder(), []
         outputs = self._engine.generate(
             # Marked as rendered: else vLLM renders it, in another thread.
             TokensInput(type="token", prompt_token_ids=list(job.prompt_ids)),
             self._parameters(job, pieces),
             uuid.uuid4().hex,
         )
+        last: RequestOutput | None = None
         try:
-            async for output in outputs:
-                new = output.outputs[0].token_ids
-                generated += new
-                if pieces and job.max_new_tokens:
-                    for token in new:
-                        if token not in self._prompter.stop_ids:
-                            piece = decoder.step(self._prompter.tokenizer.backend_tokenizer, token)
-                            if piece:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    new = output.outputs[0].token_ids
+                    generated += new
+                    if pieces and job.max_new_tokens:
+                        for token in new:
+                            if token not in self._prompter.stop_ids and (piece := decoder.step(token)):
                                 yield piece
-                if output.finished:
-                    yield self._representation(job, tuple(generated), output)
+                    if output.finished:
+                        last = output
+            if last is not None:
+                yield self._representation(job, tuple(generated), last)
         except EngineDeadError as error:
             raise EngineDead("vLLM's engine process is gone") from error
 
@@ -251,18 +257,20 @@ class VllmEngine:
                 config.scheduler_config.async_scheduling = self._options.async_scheduling
             kind = "GraceAsyncScheduler" if config.scheduler_config.async_scheduling else "GraceScheduler"
             config.scheduler_config.scheduler_cls = f"grace.engines.vllm_scheduler.{kind}"
-            if self._given_up.is_set():  # nobody waits any longer, and what is started now may find nobody to end it
-                raise EngineError(f"{self._checkpoint.name}: loading was given up")
-            before = multiprocessing.active_children()
-            with _nameless_main():
-                # Given a logger of its own, vLLM leaves out the one that prints.
-                llm = AsyncLLM.from_vllm_config(
-                    config,
-                    disable_log_stats=True,
-                    enable_log_requests=False,
-                    stat_loggers=[PrometheusStatLogger] if self._options.metrics else None,
-                )
-            self._processes = frozenset(multiprocessing.active_children()) - frozenset(before)
+            with _one_at_a_time:
+                # Nobody waits any longer, or may be there to end what is started now.
+                if self._given_up.is_set():
+                    raise EngineError(f"{self._checkpoint.name}: loading was given up")
+                self._others = frozenset(multiprocessing.active_children())
+                with _nameless_main():
+                    # Given a logger of its own, vLLM leaves out the one that prints.
+                    llm = AsyncLLM.from_vllm_config(
+                        config,
+                        disable_log_stats=True,
+                        enable_log_requests=False,
+                        stat_loggers=[PrometheusStatLogger] if self._options.metrics else None,
+                    )
+                self._processes = frozenset(multiprocessing.active_children()) - self._others
             return llm
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"vLLM did not start on {self._checkpoint.name}: {error}") from error
