@@ -78,11 +78,10 @@ class Model:
         Raises:
             InvalidInput, EngineError, ApiError: as for one of them.
         """
+        if self.represent_all is None or len(texts) < 2:
+            return await together(*(self.embed(collection, text, role=role, mode=mode) for text in texts))
         jobs = await asyncio.to_thread(lambda: [self.prompter.job(text, role=role, mode=mode) for text in texts])
-        if self.represent_all is not None and len(jobs) > 1:
-            made = await self.represent_all(jobs)
-        else:
-            made = await together(*(self._represent(job) for job in jobs))
+        made = await self.represent_all(jobs)
         return [_represented(collection, job, one) for job, one in zip(jobs, made, strict=True)]
 
     def check_length(self, text: str, *, param: str) -> None:
@@ -96,9 +95,6 @@ class Model:
                 f"{param} has {len(text)} characters, the limit is {self.max_input_chars} (max_input_chars)",
                 param=param,
             )
-
-    async def _represent(self, job: Job) -> Representation:
-        return await self.represent(job)
 
     def check(self, collection: Collection) -> None:
         """Refuse to compare the vectors of two models.
