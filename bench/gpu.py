@@ -13,7 +13,8 @@ Speed, three arms in turns, as in one_pass.py:
   plain      vLLM writes rationales, nothing is pooled
   one pass   vLLM writes them and the states are summed in the same pass (ours)
   two step   vLLM writes them, then Transformers runs prompt + rationale again, batches sorted by length
-Then one request alone, and how long after the step before its last a vector is there.
+Then one request alone, and how long after the step before its last a vector is there. Last a training step beside
+plain TRL's (train_step.py).
 
 Each part has a process of its own, a log and a limit of time, so that none stops another. FOLDER/gpu.json is written
 anew after each part, FOLDER/gpu.log grows; parts of exactness run a few at a time, those of speed alone.
@@ -34,6 +35,7 @@ import os
 from bench._gpu_engines import gpu
 from bench._gpu_exact import exact
 from bench._gpu_speed import speed, speed_1b5
+from bench._gpu_train import train_step
 from bench._parts import Part, Run, inside
 
 V1 = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
@@ -54,6 +56,7 @@ PARTS = {
     "tf32": Part(exact, "float32 with attention as it comes", environment={"TRITON_F32_DEFAULT": "tf32"}),
     "speed_1b5": Part(speed_1b5, "speed at Qwen2.5-1.5B's shape", "bfloat16", True, 150.0, options=DUMMY),
     "speed_tiny": Part(speed, "speed of grace-tiny", "bfloat16", True, 120.0, options={"max_num_batched_tokens": 8192}),
+    "train_1b5": Part(train_step, "a training step beside TRL's at that shape", "bfloat16", True, 150.0),
 }
 
 

@@ -4,7 +4,8 @@
 
 The end-of-turn token is suppressed, so both write equally many tokens. Rounds alternate; a ratio is that of the medians
 of one round's steps, the first step left out. `net` leaves out the generation of the query and the negative, which
-plain GRPO does not have; the target is 1.15. Seconds are those of the process on the CPU, one thread.
+plain GRPO does not have; the target is 1.15. Seconds are those of the process on the CPU, one thread; on a GPU, where
+`gpu.py` runs this at the shape of a model of 1.5 billion parameters, those on the wall.
 """
 
 from __future__ import annotations
@@ -37,16 +38,24 @@ from tests.support.models import make_model
 TARGET = 1.15
 
 
+def now() -> float:
+    """Seconds of this process on the CPU; with a GPU seconds on the wall, once it has done what it was told."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Clock(TrainerCallback):  # type: ignore[misc]
     def __init__(self) -> None:
         self.steps: list[float] = []
         self._since = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._since = time.process_time()
+        self._since = now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.steps.append(time.process_time() - self._since)
+        self.steps.append(now() - self._since)
 
 
 class Plain(GRPOTrainer):  # type: ignore[misc]
@@ -68,8 +77,8 @@ def common(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "max_completion_length": options.tokens,
         "max_steps": options.steps + 1,
         "learning_rate": 0.0,
-        "use_cpu": True,
-        "bf16": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available(),
         "disable_tqdm": True,
         "report_to": "none",
         "save_strategy": "no",
@@ -99,39 +108,34 @@ def measure_grace(
     represent = trainer.represent
 
     def timed(*args: Any) -> Any:
-        since = time.process_time()
+        since = now()
         try:
             return represent(*args)
         finally:
-            extra.append(time.process_time() - since)
+            extra.append(now() - since)
 
     trainer.represent = timed  # type: ignore[method-assign]
     trainer.train()
     return clock.steps[1:], extra[1:]
 
 
-def main() -> int:
-    options = arguments(
-        (__doc__ or "").splitlines()[0], rounds=5, steps=4, examples=4, rollouts=8, tokens=32, preset="improved"
-    )
-    torch.set_num_threads(1)
+def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Both in turns, `options.rounds` times."""
     plain: list[float] = []  # of each round
     gross: list[float] = []
     net: list[float] = []
-    with tempfile.TemporaryDirectory() as name:
-        model = make_model(Path(name) / "model", hidden=128, layers=3, intermediate=256)
-        prompter = Prompter(Checkpoint.load(model))
-        options.stop_id = prompter.stop_ids[0]
-        text = "The river rises in the hills. It runs through three towns, past mills and a market. "
-        examples = [Example(f"Who built mill {n}?", f"{n}. {text}", (f"{n} is far.",), "") for n in range(64)]
-        data = Dataset.from_list(training_rows(examples))
-        for round_number in range(options.rounds):
-            folder = Path(name) / f"run{round_number}"
-            plain.append(statistics.median(measure_plain(model, prompter, data, folder, options)))
-            steps, extra = measure_grace(model, prompter, data, folder, options)
+    prompter = Prompter(Checkpoint.load(model))
+    options.stop_id = prompter.stop_ids[0]
+    text = "The river rises in the hills. It runs through three towns, past mills and a market. "
+    examples = [Example(f"Who built mill {n}?", f"{n}. {text}", (f"{n} is far.",), "") for n in range(64)]
+    data = Dataset.from_list(training_rows(examples))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.rounds):
+            plain.append(statistics.median(measure_plain(model, prompter, data, Path(folder), options)))
+            steps, extra = measure_grace(model, prompter, data, Path(folder), options)
             gross.append(statistics.median(steps))
             net.append(statistics.median(step - more for step, more in zip(steps, extra, strict=True)))
-    figures = {
+    return {
         "plain_step_s": statistics.median(plain),
         "grace_step_s": statistics.median(gross),
         "extra_generation_s": statistics.median(a - b for a, b in zip(gross, net, strict=True)),
@@ -141,6 +145,16 @@ def main() -> int:
         "rounds": options.rounds,
         "steps_per_round": options.steps,
     }
+
+
+def main() -> int:
+    options = arguments(
+        (__doc__ or "").splitlines()[0], rounds=5, steps=4, examples=4, rollouts=8, tokens=32, preset="improved"
+    )
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        model = make_model(Path(name) / "model", hidden=128, layers=3, intermediate=256)
+        figures = measure(model, options)
     report(figures, options.json)
     return 0 if figures["ratio_net"] <= TARGET else 1
 

@@ -85,7 +85,7 @@ def main() -> None:
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.contrast_kinds(options.data, writer.vocabulary)
     places = {name: neighbours.Batches(kind) for name, kind in by_name.items()}
-    network = model.restore(marks, model.start(options.work, "widen")["model"])
+    network = model.restore(marks, model.start(options.work, "widen", wait=options.wait)["model"])
     workers = crew.Crew(options.workers)
     optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
     stage = Stage(network, mark_id(marks, END_OF_TEXT), workers)

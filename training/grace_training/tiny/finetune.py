@@ -373,7 +373,7 @@ def main() -> None:
     tokens = np.load(options.work / "tokens.npy")
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
-    weights = model.start(options.work, *STARTS)["model"]
+    weights = model.start(options.work, *STARTS, wait=options.wait)["model"]
     network = model.restore(marks, weights)
     teacher = model.restore(marks, weights).eval() if options.hold_vectors else None
     workers = crew.Crew(options.workers)

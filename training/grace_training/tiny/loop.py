@@ -23,6 +23,8 @@ SAVE_EVERY_S = 120.0
 LOG_EVERY = 20  # steps
 REMEMBERED = 0.9  # of a logged mean at each new value
 
+WAIT_HELP = "read the data now, and begin once the stage before is over"
+
 AHEAD = 4  # batches that a reader keeps ready
 READER_TIMEOUT_S = 300
 
@@ -53,10 +55,11 @@ def parser(
     made.add_argument("--work", type=Path, default=Path(".tiny"))
     made.add_argument("--minutes", type=float, default=minutes, help="step time in all, resumed runs included")
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--readers", type=int, default=0, help="processes that draw batches ahead")
+    made.add_argument("--wait", action="store_true", help=WAIT_HELP)
     if rates:
         made.add_argument("--workers", type=int, default=2)
         made.add_argument("--device", default="cpu", help="`cuda`: on a GPU, which takes a batch whole")
-        made.add_argument("--readers", type=int, default=0, help="processes that draw batches ahead")
         made.add_argument("--larger", type=int, default=1, help="batches this many times as large")
         made.add_argument("--matrix-lr", type=float, default=rates[0])
         made.add_argument("--other-lr", type=float, default=rates[1])
@@ -146,7 +149,8 @@ def train(
 
     def save() -> None:
         states = {name: part.state_dict() for name, part in parts.items()}
-        model.save_state(path, {**states, "step": number, "spent_s": clock.spent_s, "device": crew.device_name()})
+        told = {"step": number, "spent_s": clock.spent_s, "over": clock.progress >= 1.0, "device": crew.device_name()}
+        model.save_state(path, {**states, **told})
 
     saved_at = clock.spent_s
     means: dict[str, float] = {}

@@ -18,6 +18,7 @@ from grace_training.tiny.tokenizer import END_OF_TEXT, TURN_END, mark_id
 log = logging.getLogger(__name__)
 
 CONTEXT = 1024  # tokens
+WAIT_S = 0.5  # between looks at a stage that is waited for
 STEP_CAP_S = 15.0  # a step counts as at most this: a stopped process or a compilation must not eat the budget
 
 
@@ -133,13 +134,26 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
+def ended(path: Path) -> bool:
+    """Whether a stage has spent its time, by what it saved last."""
+    state = load_state(path)
+    return state is not None and bool(state.get("over"))
+
+
 def spent(state: dict[str, Any]) -> dict[str, Any]:
     """How long a stage was trained, and on what."""
     return {"steps": state["step"], "minutes": round(state["spent_s"] / 60, 1), "device": state.get("device", "cpu")}
 
 
-def start(work: Path, *stages: str) -> dict[str, Any]:
-    """What the first of these stages that has saved a state left: the weights that the next one starts from."""
+def start(work: Path, *stages: str, wait: bool = False) -> dict[str, Any]:
+    """What the first of these stages that has saved a state left: the weights that the next one starts from.
+
+    With `wait`, what the first of all leaves at its end, and not before.
+    """
+    if wait:
+        stages = stages[:1]
+        while not ended(work / f"{stages[0]}.pt"):
+            time.sleep(WAIT_S)
     for stage in stages:
         if (state := load_state(work / f"{stage}.pt")) is not None:
             log.info("from %s, step %d", stage, state["step"])

@@ -215,8 +215,8 @@ def main() -> None:
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
-    vectors = model.start(options.work, "contrast", "widen")["model"]
-    weights = model.start(options.work, "finetune")["model"]
+    vectors = model.start(options.work, "contrast", "widen", wait=options.wait)["model"]
+    weights = model.start(options.work, "finetune", wait=options.wait)["model"]
     path = options.work / "own.jsonl"
     if not path.exists():
         examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))

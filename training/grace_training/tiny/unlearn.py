@@ -58,7 +58,7 @@ def main() -> None:
     writer = rationales.Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
     stages = ["refine", *(f"unlearn-{number}" for number in range(1, options.round + 1))]
-    weights = model.start(options.work, stages[-2])["model"]
+    weights = model.start(options.work, stages[-2], wait=options.wait)["model"]
     good_path, *faulty_paths = (
         options.work / name for name in (f"own-{stages[-1]}.jsonl", *(f"faulty-{stage}.jsonl" for stage in stages[1:]))
     )
@@ -71,7 +71,7 @@ def main() -> None:
     log.info("%d texts have a rationale worth learning, %d rationales a fault", len(good), len(wrong))
 
     tokens = np.load(options.work / "tokens.npy")
-    vectors = model.start(options.work, "contrast", "widen")["model"]
+    vectors = model.start(options.work, "contrast", "widen", wait=options.wait)["model"]
     network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
     workers = crew.Crew(options.workers)
     optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)

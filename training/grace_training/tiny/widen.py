@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from grace_training.tiny import model
+from grace_training.tiny import loop, model
 from grace_training.tiny.model import NARROW, WIDE
 from grace_training.tiny.muon import Optimisers
 
@@ -150,20 +150,22 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--checkpoint", type=Path, help="a narrow checkpoint to widen, instead of `pretrain`'s weights")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wait", action="store_true", help=loop.WAIT_HELP)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(options.seed)
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    words = model.start(options.work, "words")
+    words = model.start(options.work, "words", wait=options.wait)
     if options.checkpoint is None:
-        state = model.start(options.work, "pretrain")
+        state = model.start(options.work, "pretrain", wait=options.wait)
         narrow, learned = state["model"], {"read": state["reading"]["read"], "stages": {"pretrain": model.spent(state)}}
     else:
         narrow, learned = _checkpoint(options.checkpoint)
     tokens = np.load(options.work / "tokens.npy")[: ROWS * LENGTH].astype(np.int64).reshape(ROWS, LENGTH)
     square = state_square(marks, narrow, torch.from_numpy(tokens))
     weights = widened(narrow, words["table"]["weight"], square)
-    model.save_state(options.work / "widen.pt", {"model": weights, "learned": learned, "step": 0, "spent_s": 0.0})
+    made = {"model": weights, "learned": learned, "step": 0, "spent_s": 0.0, "over": True}
+    model.save_state(options.work / "widen.pt", made)
     log.info("widened to %d numbers a token", weights["model.norm.weight"].numel())
 
 

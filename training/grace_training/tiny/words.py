@@ -47,13 +47,16 @@ def main() -> None:
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 
-    def step(number: int, progress: float) -> dict[str, float]:
+    def draw(number: int) -> tuple[str, list[list[int]], Tensor]:
         rng = np.random.default_rng([options.seed, 3, number])
         name = str(rng.choice(names, p=shares / shares.sum()))
         firsts, seconds, clash = pairs.batch(by_name[name], places[name].draw(PAIRS, rng), rng)
-        ids = [writer.text_ids(cased(each.text, rng), LONGEST) or [0] for each in (*firsts, *seconds)]
+        return name, [writer.text_ids(cased(each.text, rng), LONGEST) or [0] for each in (*firsts, *seconds)], clash
+
+    def step(batch: tuple[str, list[list[int]], Tensor], progress: float) -> dict[str, float]:
+        name, ids, clash = batch
         found = vectors(table, ids)
-        loss = info_nce(found[: len(firsts)], found[len(firsts) :], clash)
+        loss = info_nce(found[: len(clash)], found[len(clash) :], clash)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in optimiser.param_groups:
@@ -61,7 +64,8 @@ def main() -> None:
         optimiser.step()
         return {name: loss.item()}
 
-    loop.train(options.work / "words.pt", {"table": table, "optimiser": optimiser}, options.minutes, step)
+    parts = {"table": table, "optimiser": optimiser}
+    loop.train(options.work / "words.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
 
 
 if __name__ == "__main__":
