@@ -90,7 +90,7 @@ async def compare(asked: Asked, checkpoint: Any, *, texts: int, words: int, toke
     )
     asked.figures(start_s=time.perf_counter() - start, runner=runner(one_pass))
     second = load_second(checkpoint, device, asked.part.dtype)
-    rounds = 2 if asked.small else 8
+    rounds = 2 if asked.small else 6
 
     async def throughput() -> None:
         seconds: dict[str, list[float]] = {"plain": [], "one_pass": [], "two_step": []}
@@ -131,7 +131,7 @@ async def compare(asked: Asked, checkpoint: Any, *, texts: int, words: int, toke
     async def latency() -> None:
         waited: dict[str, list[float]] = {"plain": [], "one_pass": []}
         gaps, lasts = [], []
-        for number, text in enumerate(sentences(4 if asked.small else 20, words, seed="alone")):
+        for number, text in enumerate(sentences(4 if asked.small else 10, words, seed="alone")):
             for arm in [*waited][:: 1 if number % 2 else -1]:
                 job = prompter.job(f"{arm[0]}{text}", max_rationale_tokens=tokens)
                 begun = time.perf_counter()

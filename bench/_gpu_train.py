@@ -19,7 +19,7 @@ async def train_step(asked: Asked) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         with_weights(Path(folder), SHAPE_SMALL if asked.small else SHAPE_1B5)
-        options = argparse.Namespace(examples=4, rollouts=8, preset="improved", rounds=3, steps=2, tokens=128)
+        options = argparse.Namespace(examples=4, rollouts=8, preset="improved", rounds=2, steps=2, tokens=64)
         if asked.small:
             options.rounds, options.tokens = 1, 8
         figures = measure(Path(folder), options)

@@ -64,7 +64,7 @@ def main() -> None:
         optimiser.step()
         return {name: loss.item()}
 
-    parts = {"table": table, "optimiser": optimiser}
+    parts: dict[str, loop.Stateful] = {"table": table, "optimiser": optimiser}
     loop.train(options.work / "words.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
 
 
