@@ -115,17 +115,22 @@ async def compare(asked: Asked, checkpoint: Any, *, texts: int, words: int, toke
                         second_step.append(time.perf_counter() - between)
                 seconds[arm].append(time.perf_counter() - begun)
             assert len(vectors) == texts
+            if done := len(seconds["plain"]) if number >= 2 else 0:
+                told(seconds, second_step, written / done, done)
+
+    def told(seconds: dict[str, list[float]], second_step: list[float], written: float, done: int) -> None:
+        # After each round: what is stopped by its limit of time leaves those that it had.
         asked.figures(
             **{f"{arm}_texts_per_s": texts / statistics.median(times) for arm, times in seconds.items()},
             **with_interval("one_pass_vs_plain", ratios(seconds["plain"], seconds["one_pass"])),
             **with_interval("one_pass_vs_two_step", ratios(seconds["two_step"], seconds["one_pass"])),
             second_step_s=statistics.median(second_step),
             arm_seconds={arm: statistics.median(times) for arm, times in seconds.items()},
-            tokens_written_per_s=written / sum(seconds["one_pass"]),
-            rationale_tokens_mean=written / rounds / texts,
+            tokens_written_per_s=written * done / sum(seconds["one_pass"]),
+            rationale_tokens_mean=written / texts,
             texts=texts,
             words=words,
-            rounds=rounds,
+            rounds=done,
         )
 
     async def latency() -> None:

@@ -22,9 +22,10 @@ async def train_step(asked: Asked) -> None:
         options = argparse.Namespace(examples=4, rollouts=8, preset="improved", rounds=2, steps=2, tokens=64)
         if asked.small:
             options.rounds, options.tokens = 1, 8
-        figures = measure(Path(folder), options)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
-    asked.figures(**figures, rows=options.examples * options.rollouts, tokens=options.tokens, peak_memory_gib=peak)
+        rows = options.examples * options.rollouts
+        measure(Path(folder), options, lambda found: asked.figures(**found, rows=rows, tokens=options.tokens))
+    if torch.cuda.is_available():
+        asked.figures(peak_memory_gib=torch.cuda.max_memory_allocated() / 2**30)
 
 
 def with_weights(folder: Path, shape: dict[str, Any]) -> None:

@@ -54,9 +54,9 @@ PARTS = {
     "v1_bfloat16": Part(exact, "exactness in bfloat16, V1", "bfloat16", environment=V1),
     "v1_both": Part(exact, "pieces and a cache too small, V1", environment=V1, options=PIECES | FEW_BLOCKS),
     "tf32": Part(exact, "float32 with attention as it comes", environment={"TRITON_F32_DEFAULT": "tf32"}),
-    "speed_1b5": Part(speed_1b5, "speed at Qwen2.5-1.5B's shape", "bfloat16", True, 180.0, options=DUMMY),
+    "speed_1b5": Part(speed_1b5, "speed at Qwen2.5-1.5B's shape", "bfloat16", True, 240.0, options=DUMMY),
     "speed_tiny": Part(speed, "speed of grace-tiny", "bfloat16", True, 120.0, options={"max_num_batched_tokens": 8192}),
-    "train_1b5": Part(train_step, "a training step beside TRL's at that shape", "bfloat16", True, 150.0),
+    "train_1b5": Part(train_step, "a training step beside TRL's at that shape", "bfloat16", True, 240.0),
 }
 
 
