@@ -222,10 +222,10 @@ def main() -> None:
         examples = drawn(by_name, options.texts, np.random.default_rng([options.seed, 4]))
         kept = own(write(weights, marks, examples, writer), writer)
         log.info("%d of %d texts have a rationale worth learning", len(kept), len(examples))
+        if not kept:
+            raise SystemExit("the model wrote no rationale worth learning; train `finetune` for longer")
         save(path, kept)
     examples = load(path)
-    if not examples:
-        raise SystemExit(f"{path}: the model wrote no rationale worth learning; train `finetune` for longer")
 
     tokens = np.load(options.work / "tokens.npy")
     network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
