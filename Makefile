@@ -85,6 +85,7 @@ ifdef GPU
   UNLEARN_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.25
   UNLEARN_TEXTS = 5000
   UNLEARN_AGAIN_TEXTS = 4000
+  BRIEF_OPTIONS = $(GPU_OPTIONS) --larger 4 --minutes 0.3
 else
   PRETRAIN_OPTIONS = $(call minutes,28)
   WORDS_OPTIONS = $(call minutes,8)
@@ -94,6 +95,7 @@ else
   UNLEARN_OPTIONS = $(call minutes,7)
   UNLEARN_TEXTS = 2000
   UNLEARN_AGAIN_TEXTS = 1200
+  BRIEF_OPTIONS = $(call minutes,4)
 endif
 FROM = --work $(WORK) --data $(DATA)
 tiny: $(if $(GPU),,.venv/installed)
@@ -107,7 +109,8 @@ tiny: $(if $(GPU),,.venv/installed)
 	  "finetune $(FROM) $(FINETUNE_OPTIONS) --contrastive-weight 0.5 --hold-vectors" \
 	  "refine $(FROM) $(REFINE_OPTIONS)" \
 	  "unlearn $(FROM) $(UNLEARN_OPTIONS) --texts $(UNLEARN_TEXTS)" \
-	  "unlearn $(FROM) $(UNLEARN_OPTIONS) --texts $(UNLEARN_AGAIN_TEXTS) --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001"
+	  "unlearn $(FROM) $(UNLEARN_OPTIONS) --texts $(UNLEARN_AGAIN_TEXTS) --round 2 --fault-weight 3 --matrix-lr 0.005 --other-lr 0.001" \
+	  "brief $(FROM) $(BRIEF_OPTIONS)"
 	$(BIN)/python -m grace_training.tiny.export $(FROM)
 	$(BIN)/python -m grace_training.tiny.measure $(FROM)
 	$(BIN)/python -m grace_training.tiny.export $(FROM)

@@ -1,7 +1,7 @@
 """Last stage: the trained weights as an ordinary checkpoint folder, with `grace.json` and a model card.
 
 `python -m grace_training.tiny.export` may be called at any time; it takes the newest stage that has saved a state, and
-where all of `AVERAGED` have, the mean of their weights.
+where that is the last of `AVERAGED`, the mean of their weights.
 """
 
 import argparse
@@ -23,16 +23,17 @@ log = logging.getLogger(__name__)
 FOLDER = Path("core/grace/models/grace-tiny")
 MAX_INPUT = 896  # tokens: with template and rationale it stays inside the context of 1024
 MAX_WEIGHTS = 32_000_000  # bytes; the folder travels inside the package
-STAGES = ("unlearn-2", "unlearn-1", "refine", "finetune", "contrast", "widen")  # that leave a whole model, newest first
+# Those that leave a whole model, newest first.
+STAGES = ("brief", "unlearn-2", "unlearn-1", "refine", "finetune", "contrast", "widen")
 _SPENT = {"steps": "steps", "minutes": "minutes", "devices": "device"}  # field of the provenance: what a stage says
-AVERAGED = STAGES[:3]  # each was trained from the next
+AVERAGED = STAGES[1:4]  # each was trained from the next
 
 
 def history(work: Path) -> dict[str, Any]:
     """What the stages read and how long they took, in the order in which they were run."""
     learned = model.start(work, "widen")["learned"]
     stages = dict(learned["stages"])
-    for stage in ("words", "contrast", "finetune", "refine", "unlearn-1", "unlearn-2"):
+    for stage in ("words", "contrast", "finetune", "refine", "unlearn-1", "unlearn-2", "brief"):
         if (state := model.load_state(work / f"{stage}.pt")) is not None:
             name = stage if stage not in stages else f"{stage} again"
             stages[name] = model.spent(state)
@@ -44,7 +45,8 @@ def history(work: Path) -> dict[str, Any]:
 
 def newest(work: Path) -> dict[str, Any]:
     """The state to export."""
-    if all((work / f"{stage}.pt").exists() for stage in AVERAGED):
+    present = [stage for stage in STAGES if (work / f"{stage}.pt").exists()]
+    if present[:3] == list(AVERAGED):
         return mean(work, AVERAGED)
     return model.start(work, *STAGES)
 

@@ -17,7 +17,7 @@ from grace_training import curves
 ROOT = Path(__file__).parents[3]
 LOSSES = ROOT / "docs" / "results" / "grace-tiny-losses.jsonl"
 CURVES = ROOT / "docs" / "images" / "grace-tiny-training.svg"
-STAGES = ("pretrain", "words", "contrast", "finetune", "refine", "unlearn-1", "unlearn-2")
+STAGES = ("pretrain", "words", "contrast", "finetune", "refine", "unlearn-1", "unlearn-2", "brief")
 PLAIN = ("loss", "text", "rationale", "long", "fault")  # losses with a line of their own; others are the contrast
 COUNTS = ("step", "minutes", "million tokens", "stage")
 
