@@ -138,6 +138,11 @@ def held_out_texts(data: Path, most: int) -> list[tuple[Role, str]]:
     return mixed[:most]
 
 
+def cut(texts: Sequence[tuple[Role, str]], words: int | None) -> list[tuple[Role, str]]:
+    """The texts, or only their first words."""
+    return [(role, text if words is None else " ".join(text.split()[:words])) for role, text in texts]
+
+
 def _main_field(entry: corpus.Source) -> str:
     return "text" if not entry.fields or "text" in entry.fields else entry.fields[0]
 
@@ -235,6 +240,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=FOLDER)
     parser.add_argument("--articles", type=int, default=122, help="WikiText-2 articles, for perplexity")
     parser.add_argument("--texts", type=int, default=300, help="held-out texts to write rationales for")
+    parser.add_argument("--words", type=int, metavar="N", help="cut the held-out texts to their first N words")
     parser.add_argument("--sts", type=int, default=1500, help="sentence pairs")
     parser.add_argument("--messages", type=int, default=3080, help="Banking77 test messages; 0 leaves Banking77 out")
     parser.add_argument("--queries", type=int, default=225, help="Cranfield queries; 0 leaves Cranfield out")
@@ -254,7 +260,7 @@ def main() -> None:
     }
     articles = islice(corpus.open_text(options.data / "text_wikitext2_vt/all.txt.xz"), options.articles)
     measures: list[Callable[[], dict[str, float]]] = [
-        lambda: writing(model, held_out_texts(options.data, options.texts)),
+        lambda: writing(model, cut(held_out_texts(options.data, options.texts), options.words)),
         lambda: similarity(model, options.data, options.sts),
         lambda: perplexity(model, articles),
         lambda: retrieval(model, options.data, options.queries) if options.queries else {},
