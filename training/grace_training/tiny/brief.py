@@ -2,7 +2,7 @@
 
 `python -m grace_training.tiny.brief --minutes 4` starts from the mean of the weights of the stages before it.
 Unlearning taught it not to go on where the next term would be a wrong one. Of a text of two words every next term is,
-so it broke off after the first, without closing what it had opened. Half of the rows are cut out of texts, with built
+so it broke off after the first, without closing what it had opened. Most of the rows are cut out of texts, with built
 targets; the others keep what it writes of whole ones. The vectors of texts alone are held to those at the start.
 """
 

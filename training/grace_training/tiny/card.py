@@ -54,7 +54,8 @@ word vectors, learned alone by InfoNCE, was then built into the stream as 128 nu
 (InfoNCE over pairs of texts that belong together, in large batches out of neighbourhoods of the corpus), and
 rationales beside them: cross-entropy with an unlikelihood loss on what a rationale already has, and InfoNCE for the
 text alone and for text and rationale, the former held to where it was. At last it learned from the best of its own
-rationales, put right, and from the faults of the others; the weights are the mean of these last three rounds.
+rationales, put right, and from the faults of the others; from the mean of
+these last three rounds it goes on with texts of a few words.
 Rationale targets were built from the data without any model: title and tf-idf terms, then the first sentence, a human
 summary or the intent. Muon for the matrices, Adam for the rest. Every step is a command of `grace_training.tiny`;
 `make tiny` is all of them.
