@@ -13,10 +13,9 @@ from dataclasses import replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from grace_training.tiny import crew, export, finetune, loop, model, muon, pairs, rationales, refine, widen
+from grace_training.tiny import export, finetune, loop, model, pairs, rationales, refine
 from grace_training.tiny.pairs import Example
 from grace_training.tiny.rationales import Target, Writer
-from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +53,6 @@ def main() -> None:
     weights = export.mean(options.work, export.AVERAGED)["model"]
     good = [row for path in sorted(options.work.glob("own*.jsonl")) for row in refine.load(path)]
     tokens = np.load(options.work / "tokens.npy")
-    network, teacher = model.restore(marks, weights), model.restore(marks, weights).eval()
-    workers = crew.Crew(options.workers)
-    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = finetune.Stage(network, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
 
     def draw(number: int) -> finetune.Batch:
         rng = np.random.default_rng([options.seed, 8, number])
@@ -68,14 +63,8 @@ def main() -> None:
         own = [good[int(place)] for place in rng.choice(len(good), size=OWN_ROWS * options.larger)]
         return finetune.Rationales("rationale", rows([*brief, *own], writer))
 
-    def step(batch: finetune.Batch, progress: float) -> dict[str, float]:
-        losses = stage.step(batch)
-        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
-        return losses
-
-    network.train()
-    parts = {"model": network, "optimisers": optimisers}
-    loop.train(options.work / "brief.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
+    path = options.work / "brief.pt"
+    finetune.learn(path, draw, options, marks, weights, weights, warm_up=0.05, decay_from=0.2)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ The pairs are few, and seen many times: vectors that learn from them alone get w
 adds how far those of texts alone have moved from where they started (`drift`).
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -361,6 +363,39 @@ class Stage:
         return logits.float()
 
 
+def learn(
+    path: Path,
+    draw: loop.Draw[Batch],
+    options: argparse.Namespace,
+    marks: Tokenizer,
+    weights: widen.Weights,
+    taught: widen.Weights | None,
+    *,
+    warm_up: float,
+    decay_from: float,
+    contrastive_weight: float = 1.0,
+) -> None:
+    """Train these weights on what is drawn, or go on; the state is kept in `path`.
+
+    With `taught`, vectors of texts alone are held to those of these other weights.
+    """
+    network = model.restore(marks, weights)
+    teacher = None if taught is None else model.restore(marks, taught).eval()
+    workers = crew.Crew(options.workers)
+    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
+    padding = mark_id(marks, END_OF_TEXT)
+    stage = Stage(network, padding, workers, contrastive_weight=contrastive_weight, teacher=teacher)
+
+    def step(batch: Batch, progress: float) -> dict[str, float]:
+        losses = stage.step(batch)
+        widen.update(network, optimisers, model.trapezoid(progress, warm_up=warm_up, decay_from=decay_from))
+        return losses
+
+    network.train()
+    parts = {"model": network, "optimisers": optimisers}
+    loop.train(path, parts, options.minutes, step, draw=draw, readers=options.readers)
+
+
 def main() -> None:
     """Train, or go on training."""
     parser = loop.parser(__doc__, minutes=35.0, rates=(0.01, 0.002))
@@ -369,17 +404,10 @@ def main() -> None:
     options = loop.begin(parser)
 
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    padding = mark_id(marks, END_OF_TEXT)
     tokens = np.load(options.work / "tokens.npy")
     writer = Writer(marks, rationales.corpus_vocabulary(options.data))
     by_name = pairs.kinds(options.data)
     weights = model.start(options.work, *STARTS, wait=options.wait)["model"]
-    network = model.restore(marks, weights)
-    teacher = model.restore(marks, weights).eval() if options.hold_vectors else None
-    workers = crew.Crew(options.workers)
-    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    weight = options.contrastive_weight
-    stage = Stage(network, padding, workers, contrastive_weight=weight, teacher=teacher)
     names = list(by_name)
     shares = np.array([by_name[name].weight for name in names])
 
@@ -394,14 +422,17 @@ def main() -> None:
             return Rationales("long", [encode(example, LONG, writer) for example in texts])
         return draw_plain(tokens, TEXT_ROWS * options.larger, rng)
 
-    def step(batch: Batch, progress: float) -> dict[str, float]:
-        losses = stage.step(batch)
-        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.03, decay_from=0.3))
-        return losses
-
-    network.train()
-    parts = {"model": network, "optimisers": optimisers}
-    loop.train(options.work / "finetune.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
+    learn(
+        options.work / "finetune.pt",
+        draw,
+        options,
+        marks,
+        weights,
+        weights if options.hold_vectors else None,
+        warm_up=0.03,
+        decay_from=0.3,
+        contrastive_weight=options.contrastive_weight,
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from grace import Grace, Rationale
 from grace.rationale import read
-from grace_training.tiny import crew, export, finetune, loop, model, muon, pairs, rationales, widen
+from grace_training.tiny import crew, export, finetune, loop, model, pairs, rationales
 from grace_training.tiny.faults import Faulty, put_right
 from grace_training.tiny.measure import loops, well_formed
 from grace_training.tiny.pairs import Example, Kind
@@ -228,10 +228,6 @@ def main() -> None:
     examples = load(path)
 
     tokens = np.load(options.work / "tokens.npy")
-    network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
-    workers = crew.Crew(options.workers)
-    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = finetune.Stage(network, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
 
     def draw(number: int) -> finetune.Batch:
         rng = np.random.default_rng([options.seed, 5, number])
@@ -241,14 +237,8 @@ def main() -> None:
         texts = [*(examples[int(place)] for place in places), *built(by_name, BUILT_ROWS * options.larger, rng)]
         return finetune.Rationales("rationale", [finetune.encode(one, finetune.LONG, writer) for one in texts])
 
-    def step(batch: finetune.Batch, progress: float) -> dict[str, float]:
-        losses = stage.step(batch)
-        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
-        return losses
-
-    network.train()
-    parts = {"model": network, "optimisers": optimisers}
-    loop.train(options.work / "refine.pt", parts, options.minutes, step, draw=draw, readers=options.readers)
+    path = options.work / "refine.pt"
+    finetune.learn(path, draw, options, marks, weights, vectors, warm_up=0.05, decay_from=0.2)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from grace_training.tiny import crew, finetune, loop, model, muon, pairs, rationales, refine, widen
+from grace_training.tiny import finetune, loop, model, pairs, rationales, refine
 from grace_training.tiny.faults import Faulty, faults
-from grace_training.tiny.tokenizer import END_OF_TEXT, mark_id
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +71,6 @@ def main() -> None:
 
     tokens = np.load(options.work / "tokens.npy")
     vectors = model.start(options.work, "contrast", "widen", wait=options.wait)["model"]
-    network, teacher = model.restore(marks, weights), model.restore(marks, vectors).eval()
-    workers = crew.Crew(options.workers)
-    optimisers = muon.Optimisers(network, workers, matrix_lr=options.matrix_lr, other_lr=options.other_lr, decay=0.01)
-    stage = finetune.Stage(network, mark_id(marks, END_OF_TEXT), workers, teacher=teacher)
 
     def draw(number: int) -> finetune.Batch:
         rng = np.random.default_rng([options.seed, 7, options.round, number])
@@ -88,14 +83,8 @@ def main() -> None:
         faulty_rows = [finetune.encode_faulty(one, writer) for one in chosen]
         return finetune.Rationales("rationale", rows, faulty_rows, options.fault_weight)
 
-    def step(batch: finetune.Batch, progress: float) -> dict[str, float]:
-        losses = stage.step(batch)
-        widen.update(network, optimisers, model.trapezoid(progress, warm_up=0.05, decay_from=0.2))
-        return losses
-
-    network.train()
-    parts, path = {"model": network, "optimisers": optimisers}, options.work / f"{stages[-1]}.pt"
-    loop.train(path, parts, options.minutes, step, draw=draw, readers=options.readers)
+    path = options.work / f"{stages[-1]}.pt"
+    finetune.learn(path, draw, options, marks, weights, vectors, warm_up=0.05, decay_from=0.2)
 
 
 if __name__ == "__main__":
