@@ -30,6 +30,8 @@ from grace_server.index.edges import Edges
 from grace_server.index.faults import FaultPoint
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
+from grace_server.index.settings import CollectionSettings
+from grace_server.index.writing import Embedded
 from tests.index.filled import refusing
 from tests.index.invariants import check
 
@@ -148,6 +150,77 @@ def test_what_is_exported_is_built_again_equal(
     for mine, other in zip(map(json.loads, lines.splitlines()), theirs, strict=True):
         np.testing.assert_allclose(mine.pop("vector"), other.pop("vector"), atol=1e-7)
         assert mine == other
+
+
+def exported(shell: Shell, index: str, path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The file that `export --vectors` writes of an index."""
+    capsys.readouterr()
+    assert shell("export", "--index", index, "--vectors") == 0
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+def found(shell: Shell, index: str, capsys: pytest.CaptureFixture[str]) -> list[tuple[str, float]]:
+    """Ids and scores of a search by meaning."""
+    capsys.readouterr()
+    assert shell("search", "--index", index, "guild bridge") == 0
+    return [(hit["id"], pytest.approx(hit["score"])) for hit in map(json.loads, capsys.readouterr().out.splitlines())]
+
+
+def test_what_was_made_with_other_settings_is_imported_with_them_and_searched_alike(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.config = {"pooling": "last", "mode": {"document": "direct", "query": "direct"}}
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"), "--dimensions", "16", "--metric", "dot")
+    assert shell("import", "--index", "b", exported(shell, "a", tmp_path / "again.jsonl", capsys)) == 0
+    kept = [collection.settings for name in ("a", "b") for collection in shell.collection(name)]
+    assert kept[0] == kept[1]
+    assert (kept[0].pooling, kept[0].document_mode, kept[0].dimensions) == ("last", "direct", 16)
+    assert found(shell, "b", capsys) == found(shell, "a", capsys)
+
+
+def test_vectors_of_another_pooling_are_not_taken_into_an_index(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    shell.config = {"pooling": "last"}
+    shell("build", "--index", "b", written(tmp_path, ".jsonl"))
+    assert shell("import", "--index", "a", exported(shell, "b", tmp_path / "b.jsonl", capsys)) == 1
+    assert "record 1: the vector is pooled by 'last', those of index 'a' by 'mean'" in capsys.readouterr().err
+
+
+def test_vectors_of_another_width_than_the_models_are_never_compared_with_its_own(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an index has them whose vectors came without the settings that they were made with."""
+    fingerprint, settings = shell.model().fingerprint, CollectionSettings()
+    catalog = Catalog(shell.folder, Edges())
+    catalog.create("a", settings, dimensions=16, fingerprint=fingerprint).upsert([{"id": "1", "vector": HALF[:16]}])
+    catalog.close()
+    assert shell("search", "--index", "a", "bridge") == 1
+    assert "index 'a' holds vectors of 16 dimensions, and this model makes 64" in capsys.readouterr().err
+    assert shell("build", "--index", "a", written(tmp_path, ".jsonl")) == 1
+    for collection in shell.collection():
+        assert describe(collection).counts.pending == 0
+        wrong = Embedded(2, np.ones(3, np.float32), None, False, False, (), None)
+        with pytest.raises(ValueError, match="do not belong in an index of 16 dimensions"):
+            collection.embedded([wrong], fingerprint=fingerprint)
+        with pytest.raises(ValueError, match="queries of 3 dimensions in an index of 16"):
+            collection.dense(np.ones((1, 3), np.float32), 1)
+        check(collection)
+
+
+def test_documents_before_the_first_with_a_vector_are_imported_and_wait(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": "a", "text": "no vector"}\n' + json.dumps({"id": "b", "text": "one", "vector": HALF})
+    )
+    assert shell("import", "--index", "a", tmp_path / "a.jsonl") == 0
+    assert "a: 1 documents ready, 0 failed, 1 wait for a model" in capsys.readouterr().err
+    (tmp_path / "b.jsonl").write_text('{"id": "a", "text": "no vector"}\n')
+    assert shell("import", "--index", "b", tmp_path / "b.jsonl") == 1
+    assert "no document has a vector" in capsys.readouterr().err
 
 
 THEIRS = "f" * 32
@@ -327,12 +400,74 @@ def test_a_move_that_was_cut_off_goes_on_where_it_was(shell: Shell, tmp_path: Pa
         check(collection)
 
 
+def move(shell: Shell, source: str, target: str) -> int:
+    return shell("--model", "e" * 32, "migrate", "--index", source, "--to", target, "--alias", "live")
+
+
+def test_a_move_repeated_takes_nothing_back_that_was_written_since(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    assert (move(shell, "a", "b"), move(shell, "a", "b")) == (0, 0)
+    for collection in shell.collection("live"):
+        collection.upsert([{"id": "1", "text": "Corrected."}, {"id": "4", "text": "Added."}])
+    capsys.readouterr()
+    assert move(shell, "a", "b") == 1
+    assert "index 'b' has been written to since 'a' was moved there" in capsys.readouterr().err
+    for collection in shell.collection("live"):
+        assert [d.text for d in collection.page()] == [
+            "Corrected.",
+            DOCUMENTS[1]["text"],
+            DOCUMENTS[2]["text"],
+            "Added.",
+        ]
+
+
+def test_a_move_repeated_brings_what_came_to_the_source_since(shell: Shell, tmp_path: Path) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    assert move(shell, "a", "b") == 0
+    for collection in shell.collection("a"):
+        collection.delete(["2"])
+        collection.upsert([{"id": "4", "text": "Added."}])
+    assert move(shell, "a", "b") == 0
+    for collection in shell.collection("live"):
+        assert [document.id for document in collection.page()] == ["1", "3", "4"]
+        check(collection)
+
+
+def test_an_index_of_other_documents_is_no_place_to_move_to(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    (tmp_path / "letters.jsonl").write_text('{"id": "5", "text": "Dear all"}\n')
+    shell("--model", "e" * 32, "build", "--index", "letters", tmp_path / "letters.jsonl")
+    assert move(shell, "a", "letters") == 1
+    assert "index 'letters' holds documents that were not moved there from 'a'" in capsys.readouterr().err
+    for collection in shell.collection("letters"):
+        assert [document.id for document in collection.page()] == ["5"]
+
+
+def test_a_wrong_record_is_named_by_its_place_and_all_before_it_are_in(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [{"id": str(i), "vector": HALF} for i in range(1_300)]
+    records[1_237]["vector"] = HALF[:3]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert shell("build", "--index", "a", "--vectors", tmp_path / "a.jsonl") == 1
+    assert "a.jsonl, record 1238.vector has 3 dimensions" in capsys.readouterr().err
+    for collection in shell.collection():
+        assert describe(collection).counts.ready == 1_237
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "complaint"),
     [
         ("a.jsonl", '{"id": "1", "text": "a"}\nnot json\n', "line 2: not JSON"),
         ("a.jsonl", '{"text": "a"}\n', "record 1: has no 'id'"),
         ("a.jsonl", "[1]\n", "record 1: must be an object"),
+        ("a.jsonl", '{"id": "1", "metadata": [1]}\n', "record 1, metadata: must be an object"),
+        ("a.jsonl", '{"id": "1", "vector": 5}\n', "record 1, vector: must be a list of numbers"),
+        ("a.jsonl", '{"id": "1", "made_with": "mean"}\n', "record 1, made_with: must be an object"),
         ("a.docx", "", "not a kind of file this reads"),
         ("a.csv", "id,text,year\n1,a,many\n", "is no number"),
         ("a.csv", "id,text,vector\n1,a,[1\n", "record 1, vector: not JSON"),

@@ -193,6 +193,17 @@ def test_a_checkpoint_newer_than_the_database_is_not_believed(tmp_path: Path) ->
     catalog, collection = reopened(tmp_path)
     assert "newer than the database" in collection.doubts[0]
     check_search(collection, model, QUERY)
+    # The database comes as far again, with other documents under the labels that the checkpoint has vectors for.
+    others = batch(ROWS + 100, 30, seed=2)
+    for turn in range(3):
+        documents = [{**document, "metadata": {"turn": turn}} for document in others]
+        collection.upsert(documents)
+        model.upsert(documents)
+    catalog.close()
+    catalog, collection = reopened(tmp_path)
+    check(collection)
+    query = np.array(others[7]["vector"], dtype=np.float32)
+    check_search(collection, model, query / np.linalg.norm(query))
     catalog.close()
 
 

@@ -81,6 +81,29 @@ def test_a_name_that_could_be_a_path_is_none(catalog: Catalog, collection: Colle
         catalog.set_alias(name, "a")
 
 
+def test_compacted_no_file_holds_a_word_of_a_deleted_document(catalog: Catalog, collection: Collection) -> None:
+    for batch in range(3):  # in segments of the text index before and after it
+        collection.upsert([{"id": f"{batch}-{i}", "text": "plain words", "vector": VECTOR} for i in range(50)])
+        if batch == 1:
+            collection.upsert([{"id": "private", "text": "patient Qwertzuberg", "vector": VECTOR}])
+    collection.delete(["private"])
+    collection.compact()
+    catalog.close()
+    for file in collection.folder.rglob("*"):
+        assert file.is_dir() or b"qwertzuberg" not in file.read_bytes().lower(), file.name
+
+
+def test_only_its_owner_may_look_into_an_index(collection: Collection) -> None:
+    assert collection.folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("query", ["résumé", "re\u0301sume\u0301", "RESUME"])
+def test_a_word_is_found_however_its_accents_are_written(collection: Collection, query: str) -> None:
+    texts = ("the résumé of it", "the re\u0301sume\u0301 of it", "the resume of it")
+    collection.upsert([{"id": str(i), "text": text, "vector": VECTOR} for i, text in enumerate(texts)])
+    assert len(collection.lexical(query, 9).labels) == 3
+
+
 def nested(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):

@@ -83,6 +83,16 @@ def test_recall_is_high_and_scores_are_those_of_the_stored_vectors(opened: Opene
     )
 
 
+@pytest.mark.parametrize("k", [200, 1_000])
+def test_recall_is_high_for_many_neighbours_too(opened: Opened, k: int) -> None:
+    collection, vectors = opened
+    queries = clustered(20, 5)
+    found = collection.dense(queries, k)
+    ids = [{d.id for d in collection.documents(one.labels).values()} for one in found]
+    best = [{f"d{i}" for i in np.argsort(-(vectors @ query))[:k]} for query in queries]
+    assert np.mean([len(mine & true) / k for mine, true in zip(ids, best, strict=True)]) >= 0.95
+
+
 def test_a_filter_that_lets_one_in_a_hundred_through_loses_nothing(opened: Opened) -> None:
     collection, vectors = opened
     condition = {"field": "n", "operator": "==", "value": 7}

@@ -231,6 +231,40 @@ async def test_what_would_be_too_much_for_one_request_is_refused(
         assert not service.engine.calls
 
 
+async def test_searches_and_reads_do_not_wait_behind_writes_that_wait_for_the_writer(open_service: OpenService) -> None:
+    free = threading.Event()
+    async with open_service() as service, asyncio.timeout(30):
+        for name in ("a", "b"):
+            await service.http.put(f"/indexes/{name}")
+            await service.indexes.write(name, [{"id": "1", "text": "river"}], wait=True)
+        collection = service.indexes.catalog.get("a")
+        held = asyncio.create_task(
+            service.indexes.on_write_thread(collection, lambda: collection.store.write(_held(free)))
+        )
+        waiting = [
+            asyncio.create_task(service.indexes.write("a", [{"id": str(i), "text": "mill"}], wait=False))
+            for i in range(40)
+        ]
+        try:
+            async with asyncio.timeout(5):
+                for name in ("a", "b"):
+                    answer = await service.http.post("/search", json={"index": name, "query": "river"})
+                    assert answer.json()["hits"][0]["id"] == "1"
+                    assert (await service.http.get(f"/indexes/{name}/documents/1")).status_code == 200
+                await service.indexes.write("b", [{"id": "2", "text": "mill"}], wait=True)
+            assert not any(task.done() for task in waiting)
+        finally:
+            free.set()
+        await asyncio.gather(held, *waiting)
+
+
+def _held(free: threading.Event) -> Callable[[object], None]:
+    def hold(_: object) -> None:
+        free.wait(20)
+
+    return hold
+
+
 async def test_the_queries_of_a_request_are_embedded_together(open_service: OpenService) -> None:
     async with open_service(seconds_per_text=0.2) as service:
         await service.http.put("/indexes/a")

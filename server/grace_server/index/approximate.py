@@ -32,6 +32,7 @@ FAISS_VERSION: str = faiss.__version__
 ADDED_AT_ONCE = 1_024  # rows added between two looks at whether to stop
 WIDEST_WALK = 4_096  # HNSW's efSearch under a filter
 BACKGROUND_NICENESS = 10
+PROBED_ROWS = 16  # that IVF looks at for each hit asked for, at least: its probes were measured for ten hits
 
 Ann = Literal["hnsw", "ivf"]
 
@@ -120,7 +121,8 @@ class Base:
         if not isinstance(self.inner, faiss.IndexIVF):
             width = min(max(self.width, 2 * k) / share, max(WIDEST_WALK, self.width, 2 * k))
             return faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(width))
-        probes = min(self.inner.nlist, math.ceil(self.width / share))
+        cells_of_hits = PROBED_ROWS * k * self.inner.nlist / max(1, len(self))
+        probes = min(self.inner.nlist, math.ceil(max(self.width, cells_of_hits) / share))
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
         if self.outer is self.inner:
             return parameters

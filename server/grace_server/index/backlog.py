@@ -78,7 +78,7 @@ class Backlog:
             raise EngineDead(f"{error}: what is embedded is kept, and the same command goes on") from error
 
     async def _count(self) -> int:
-        return (await asyncio.to_thread(self._collection.store.read, reading.counts)).pending
+        return await asyncio.to_thread(self._collection.store.read, reading.number_pending)
 
 
 async def embed_pending(collection: Collection, model: Model, *, advance: Advance = lambda _: None) -> None:

@@ -16,7 +16,7 @@ from grace_server.index import approximate
 from grace_server.index.approximate import FAISS_VERSION, Base
 from grace_server.index.durable import TEMPORARY, Steps, bytes_in, sha256_of, write_durably
 from grace_server.index.faults import FaultPoint, Faults
-from grace_server.index.manifest import FORMAT, Doubt, Manifest
+from grace_server.index.manifest import FORMAT, Doubt, FromBeyond, Manifest
 from grace_server.index.settings import CollectionSettings
 
 KEPT = 2  # the newest and the one before it
@@ -96,7 +96,11 @@ class Checkpoints:
         return manifest
 
     def load(self, identity: Identity, *, last_seq: int) -> tuple[Base | None, Manifest | None, list[str]]:
-        """The newest checkpoint that keeps its promises, if there is one, and why newer ones were not believed."""
+        """The newest checkpoint that keeps its promises, if there is one, and why newer ones were not believed.
+
+        One from beyond the database is removed: once the database has come as far again, with other documents under
+        the same labels, nothing would tell the two apart.
+        """
         doubts: list[str] = []
         for _, path in self._found():
             try:
@@ -106,6 +110,9 @@ class Checkpoints:
                     raise Doubt("it holds another number of rows")
             except (Doubt, ValueError, OSError, MemoryError) as error:
                 doubts.append(f"{path.name}: {error}")
+                if isinstance(error, FromBeyond):
+                    path.unlink()  # the manifest first: a file without one means nothing
+                    path.with_suffix(".faiss").unlink(missing_ok=True)
                 continue
             return base, manifest, doubts
         return None, None, doubts
@@ -114,7 +121,7 @@ class Checkpoints:
         """Check a manifest and the bytes it speaks for.
 
         Raises:
-            Doubt: a promise is not kept.
+            Doubt: a promise is not kept; `FromBeyond`, that it covers changes which the database does not have.
             OSError: a file cannot be read.
         """
         manifest = Manifest.from_json(path.read_bytes())
@@ -129,7 +136,7 @@ class Checkpoints:
         if manifest.faiss_version != FAISS_VERSION:
             raise Doubt(f"it was written by FAISS {manifest.faiss_version}, this is {FAISS_VERSION}")
         if manifest.covers_seq > last_seq:
-            raise Doubt("it is newer than the database, which must come from a copy")
+            raise FromBeyond("it is newer than the database, which must come from a copy")
         file = self._folder / manifest.file
         if file.stat().st_size != manifest.file_bytes:
             raise Doubt(f"its file has {file.stat().st_size} bytes, not {manifest.file_bytes}")

@@ -176,7 +176,8 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
 
 def _tell_counts(collection: Collection) -> None:
     counts = describe(collection).counts
-    print(f"{collection.name}: {counts.ready} documents ready, {counts.failed} failed", file=sys.stderr)
+    waiting = f", {counts.pending} wait for a model" if counts.pending else ""
+    print(f"{collection.name}: {counts.ready} documents ready, {counts.failed} failed{waiting}", file=sys.stderr)
     for document in collection.page(state="failed", limit=20):
         print(f"  {document.id}: {document.reason}", file=sys.stderr)
 

@@ -9,27 +9,29 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from grace_server.index import jobs, metadata, reading, writing
+from grace_server.index import jobs, lexical, metadata, reading, writing
 from grace_server.index.checkpoint import Checkpoints, Identity
 from grace_server.index.document import Document, StoredSums, check_documents
 from grace_server.index.edges import Edges
-from grace_server.index.errors import StoreDamaged
+from grace_server.index.errors import StoreDamaged, StoreUnavailable
 from grace_server.index.faiss_index import FaissIndex, Work
 from grace_server.index.faults import FaultPoint
 from grace_server.index.filters import Clause
-from grace_server.index.lexical import search_words
 from grace_server.index.manifest import Manifest
 from grace_server.index.mean import Mean, mean_vector
 from grace_server.index.settings import CollectionSettings
-from grace_server.index.store import Connection, Store
+from grace_server.index.store import CLOSED, Connection, Store
 from grace_server.index.vector_index import Neighbours, VectorIndex, reconcile
 from grace_server.index.vectors import Floats, Labels
 from grace_server.index.writing import Change, Embedded
+
+Result = TypeVar("Result")
 
 DATABASE = "documents.sqlite"
 CHECKPOINTS = "checkpoints"
@@ -37,6 +39,7 @@ FILTERS_CACHED = 16
 JOBS_KEPT_S = 7 * 24 * 3600.0  # after they finished, until a compaction
 BUILD_CHUNK = 512  # rows read at a time for a build: a larger chunk keeps searches waiting for the interpreter's lock
 UNCHECKED_SHARE = 0.1  # a merge that adds less than this to the last checkpoint is not worth writing all of it again
+WRITE_THREADS = 2  # one writes, the other checks meanwhile what is written next
 RATIONALE_WEIGHT = 0.5  # of a word in the rationale, where one in the text counts 1: not yet measured
 
 
@@ -63,6 +66,7 @@ class Collection:
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, clock=edges.clock, faults=edges.faults)
         self.doubts: list[str] = []
         self.manifest: Manifest | None = None
+        self._waiting_writes = ThreadPoolExecutor(WRITE_THREADS, f"write {self.name}")
         self._stale = threading.Event()
         self._stopping = threading.Event()
         self._applied = 0  # changes brought to the index; the writer thread counts
@@ -92,7 +96,7 @@ class Collection:
         edges: Edges,
     ) -> None:
         """Write the database of a new, empty collection."""
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, mode=0o700)  # what it will hold is private
         values = {
             "id": edges.new_id(),
             "name": name,
@@ -120,6 +124,17 @@ class Collection:
             store.close()
             raise
 
+    def on_write_thread(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run work that writes on threads of this collection's own: there it waits for the writer in nobody's way.
+
+        Raises:
+            StoreUnavailable: closed.
+        """
+        try:
+            return self._waiting_writes.submit(work)
+        except RuntimeError as error:
+            raise StoreUnavailable(CLOSED) from error
+
     def upsert(self, documents: Sequence[Mapping[str, Any]]) -> tuple[str, Change]:
         """Write documents; returns the id of the job that embeds those without a vector. Durable when it returns.
 
@@ -141,7 +156,13 @@ class Collection:
         return self._write(lambda c: writing.delete_matching(c, clause, now=self._edges.clock())).documents
 
     def embedded(self, outcomes: Sequence[Embedded], *, fingerprint: str) -> Change:
-        """Store what a model made of pending documents."""
+        """Store what a model made of pending documents.
+
+        Raises:
+            ValueError: a vector is not as wide as the collection's; nothing was written.
+        """
+        if wrong := {outcome.vector.shape for outcome in outcomes} - {(self.dimensions,)}:
+            raise ValueError(f"vectors of shape {wrong} do not belong in an index of {self.dimensions} dimensions")
         return self._write(lambda c: writing.embed(c, outcomes, fingerprint=fingerprint, now=self._edges.clock()))
 
     def failed(self, label: int, reason: str) -> None:
@@ -200,7 +221,9 @@ class Collection:
 
     def lexical(self, query: str, k: int, clause: Clause | None = None) -> Neighbours:
         """The k best documents by BM25 over text and rationale."""
-        return self.store.read(lambda c: search_words(c, query, k=k, clause=clause, rationale_weight=RATIONALE_WEIGHT))
+        return self.store.read(
+            lambda c: lexical.search_words(c, query, k=k, clause=clause, rationale_weight=RATIONALE_WEIGHT)
+        )
 
     def aliases(self) -> dict[str, int]:
         """Other names of this collection, with the stamp of when each was given."""
@@ -239,11 +262,15 @@ class Collection:
         return work
 
     def compact(self) -> None:
-        """Rebuild the index without its dead rows, drop tombstones and old jobs, give space back to the disk."""
+        """Rebuild the index without its dead rows, drop tombstones and old jobs, give space back to the disk.
+
+        Afterwards no file of it holds a word of a deleted document.
+        """
         if self.local is not None and self.local.base is not None:
             self.maintain("rebuild")
         self.store.write(writing.bury)
         self.store.write(lambda c: jobs.forget_old(c, before=self._edges.clock() - JOBS_KEPT_S))
+        self.store.write(lexical.optimise)
         self.store.vacuum()
 
     def reload(self) -> None:
@@ -260,6 +287,7 @@ class Collection:
         """Finish writes under way, stop a build under way, let go of everything."""
         self._stopping.set()
         self.store.close()
+        self._waiting_writes.shutdown()
         self.index.close()
 
     def _write(self, work: Callable[[Connection], Change]) -> Change:

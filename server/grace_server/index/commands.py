@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
@@ -21,11 +22,12 @@ from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
 from grace_server.index.description import describe
 from grace_server.index.document import Document
-from grace_server.index.errors import FingerprintMismatch, IndexNotFound, InvalidValue
+from grace_server.index.errors import FingerprintMismatch, IndexNotFound, InvalidValue, TooLarge
 from grace_server.index.migrate import migrate
 from grace_server.index.model import Model
 from grace_server.index.settings import CollectionSettings, chosen_for, with_defaults
 from grace_server.index.sources import Columns, count_documents, read_documents
+from grace_server.index.writing import Change
 
 if TYPE_CHECKING:
     from grace_server.settings import Settings
@@ -35,6 +37,8 @@ OpenModel = Callable[[], AbstractAsyncContextManager[Model]]
 BATCH = 500  # documents per transaction
 MOST_WAITING = 4_000  # documents written and not yet embedded, after which reading waits
 PAGE = 500
+MADE_WITH = ("pooling", "document_mode", "query_mode", "dimensions", "metric")  # settings that exported vectors bring
+_PLACE = re.compile(r"documents\[(\d+)\]")
 
 
 async def build(
@@ -68,7 +72,7 @@ async def build(
                 await _embed_all(collection, model, documents, bar)
             else:
                 for batch in _batches(documents):
-                    await asyncio.to_thread(collection.upsert, batch)
+                    await asyncio.to_thread(_upsert, collection, batch)
                     bar.update(len(batch))
     await asyncio.to_thread(collection.maintain)
     return collection
@@ -133,7 +137,7 @@ async def move(
 async def _embed_all(collection: Collection, model: Model, documents: Iterator[dict[str, Any]], bar: tqdm[Any]) -> None:
     async with Backlog(collection, model, advance=_advance(bar)) as backlog:
         for batch in _batches(documents):
-            _, change = await asyncio.to_thread(collection.upsert, batch)
+            change = await asyncio.to_thread(_upsert, collection, batch)
             bar.update(change.documents - change.embedding)
             await backlog.grew()
             await backlog.below(MOST_WAITING)
@@ -167,14 +171,50 @@ def _collection(
         settings = chosen_for(model.checkpoint.config, chosen)
         settings, dimensions = with_defaults(settings, hidden_size=model.checkpoint.hidden_size)
         return catalog.create(name, settings, dimensions=dimensions, fingerprint=model.fingerprint), documents
-    first = next(documents, None)
-    if first is None or not first.get("vector"):
-        raise InvalidValue("the first document has no vector: leave --vectors away to embed the texts", param="source")
+    ahead: list[dict[str, Any]] = []  # those before the first with a vector: they wait for theirs
+    for first in documents:
+        ahead.append(first)
+        if first.get("vector"):
+            break
+    else:
+        raise InvalidValue("no document has a vector: build the index without --vectors", param="source")
     made_by = first.get("fingerprint") or fingerprint
     _check_model(name, fingerprint, made_by)
-    settings = CollectionSettings(**chosen)
+    settings = _settings_for(first, chosen)
     collection = catalog.create(name, settings, dimensions=len(first["vector"]), fingerprint=made_by)
-    return collection, chain([first], documents)
+    return collection, chain(ahead, documents)
+
+
+def _settings_for(document: Mapping[str, Any], chosen: Mapping[str, Any]) -> CollectionSettings:
+    """For a new collection that begins with this document's vector: those chosen, else those it was made with."""
+    width, made_with = len(document["vector"]), document["made_with"] or {}
+    try:
+        if unknown := sorted(set(made_with) - set(MADE_WITH)):
+            raise InvalidValue(f"there is no {', '.join(unknown)} in made_with")
+        settings = CollectionSettings(**({"dimensions": width} | made_with | dict(chosen)))
+        if settings.dimensions not in (None, width):
+            raise InvalidValue(f"dimensions are {settings.dimensions}, and the vector has {width}")
+    except InvalidValue as error:
+        raise InvalidValue(f"{document['place']}: {error}", param="source") from error
+    return settings
+
+
+def _upsert(collection: Collection, batch: Sequence[dict[str, Any]]) -> Change:
+    """Write a batch, or of one with a wrong document what comes before it.
+
+    Raises:
+        InvalidValue, TooLarge: naming the document's place in its source.
+    """
+    try:
+        return collection.upsert(batch)[1]
+    except (InvalidValue, TooLarge) as error:
+        if (wrong := _PLACE.match(error.param or "")) is None:
+            raise
+        number = int(wrong[1])
+        if number:
+            collection.upsert(batch[:number])
+        told = str(error).replace(wrong[0], batch[number]["place"])
+        raise type(error)(f"{told}; all before it are in", param="source") from error
 
 
 def _check_model(name: str, said: str | None, fingerprint: str | None) -> None:
@@ -183,9 +223,13 @@ def _check_model(name: str, said: str | None, fingerprint: str | None) -> None:
 
 
 def _of_one_model(documents: Iterator[dict[str, Any]], collection: Collection) -> Iterator[dict[str, Any]]:
-    """The documents, as long as those vectors that say whose they are were made by the collection's model."""
+    """The documents, as long as those vectors that say whose they are were made as the collection's are."""
     for document in documents:
         made_by = document.get("fingerprint")
+        pooling = (document.get("made_with") or {}).get("pooling", collection.settings.pooling)
+        if document.get("vector") and pooling != collection.settings.pooling:
+            theirs = f"those of index {collection.name!r} by {collection.settings.pooling!r}"
+            raise InvalidValue(f"{document['place']}: the vector is pooled by {pooling!r}, {theirs}", param="source")
         if document.get("vector") and made_by and made_by != collection.fingerprint:
             differ = _differ(made_by, collection.name, collection.fingerprint)
             raise InvalidValue(f"{document['place']}, fingerprint: {differ}", param="source")
@@ -216,6 +260,7 @@ def _exported(collection: Collection, document: Document, vectors: bool) -> dict
         line["rationale"] = document.rationale.text
     if (vectors or document.given == "vector") and document.state == "ready":
         line["vector"] = collection.vector(document.label)
+        line["made_with"] = {name: getattr(collection.settings, name) for name in MADE_WITH}
         if document.fingerprint is not None:
             line["fingerprint"] = document.fingerprint
     return line

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -102,15 +102,17 @@ class Embedder:
             woken.cancel()
 
     async def _pending(self, *, limit: int, skip: list[int]) -> list[Pending]:
-        return await self._insist(lambda: self._collection.pending(limit=limit, skip=skip))
+        return await self._insist(lambda: asyncio.to_thread(self._collection.pending, limit=limit, skip=skip))
 
     async def _store(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
         made = [outcome for _, outcome in outcomes if not isinstance(outcome, str)]
         if made:
-            await self._insist(lambda: self._collection.embedded(made, fingerprint=self._model.fingerprint))
+            await self._insist(
+                self._written(lambda: self._collection.embedded(made, fingerprint=self._model.fingerprint))
+            )
         for label, outcome in outcomes:
             if isinstance(outcome, str):
-                await self._insist(partial(self._collection.failed, label, outcome))
+                await self._insist(self._written(partial(self._collection.failed, label, outcome)))
         now = self._monotonic()
         self._forget_before(now - RATE_WINDOW_S)
         self._finished.append((now, len(outcomes)))
@@ -120,12 +122,15 @@ class Embedder:
         while self._finished and self._finished[0][0] < moment:
             self._finished.popleft()
 
-    async def _insist(self, work: Callable[[], Result]) -> Result:
-        """Do it on a thread, again and again until the store takes it: what was computed is not thrown away."""
+    def _written(self, work: Callable[[], Result]) -> Callable[[], Awaitable[Result]]:
+        return lambda: asyncio.wrap_future(self._collection.on_write_thread(work))
+
+    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do it again and again until the store takes it: what was computed is not thrown away."""
         delay, told = RETRY_S, ""
         while True:
             try:
-                return await asyncio.to_thread(work)
+                return await work()
             except Exception as error:  # the disk is full, or worse; nobody else would go on
                 if not self._patient and not isinstance(error, ApiError):
                     raise

@@ -136,6 +136,8 @@ class FaissIndex:
         """The k nearest of each query; a filter that lets few through is answered by comparing those, exactly."""
         state = self._state
         queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if queries.shape[1] != self.dimensions:  # FAISS would read beyond the rows
+            raise ValueError(f"queries of {queries.shape[1]} dimensions in an index of {self.dimensions}")
         if state.base is None:
             labels, scores = state.matrix.search(queries, k, allowed=allowed)
             return [_sorted(labels[i], scores[i], k, exact=True) for i in range(len(queries))]

@@ -92,7 +92,8 @@ class Indexes:
             existing = next((c for c in self.catalog if c.name == name), None)
             if existing is None:
                 return None
-            if existing.settings != settings or existing.fingerprint != checkpoint.fingerprint:
+            kept, _ = with_defaults(existing.settings, hidden_size=checkpoint.hidden_size)
+            if kept != settings or not self.model.fits(existing):
                 raise Conflict(
                     f"there is an index {name!r} with other settings or of another model: delete it first, or "
                     "take another name",
@@ -141,7 +142,7 @@ class Indexes:
         if any(document.get("vector") is None for document in documents):
             self.model.check(collection)
         # A caller who leaves now does not stop the write, so what is written must not wait for him to be embedded.
-        writing = asyncio.create_task(asyncio.to_thread(collection.upsert, documents))
+        writing = asyncio.create_task(self.on_write_thread(collection, lambda: collection.upsert(documents)))
         writing.add_done_callback(lambda done: self._written(collection, done))
         job, change = await asyncio.shield(writing)
         seen, progress = self.moves, await self.job(job)
@@ -161,7 +162,7 @@ class Indexes:
     async def cancel(self, job: str) -> IndexJob:
         """Stop a job; what is embedded stays."""
         collection, _ = await asyncio.to_thread(self._find_job, job)
-        await asyncio.to_thread(collection.cancel, job)
+        await self.on_write_thread(collection, lambda: collection.cancel(job))
         self._tell()
         return await self.job(job)
 
@@ -197,6 +198,10 @@ class Indexes:
     async def on_search_thread(self, work: Callable[[], Result]) -> Result:
         """Run blocking work where searches run."""
         return await asyncio.get_running_loop().run_in_executor(self._searches, work)
+
+    async def on_write_thread(self, collection: Collection, work: Callable[[], Result]) -> Result:
+        """Run work that waits for the writer of a collection, where no search waits behind it."""
+        return await asyncio.wrap_future(collection.on_write_thread(work))
 
     def _find_job(self, job: str) -> tuple[Collection, IndexJob]:
         trouble: StoreUnavailable | None = None
@@ -239,7 +244,7 @@ class Indexes:
                 monotonic=self._monotonic,
                 on_progress=self._tell,
             )
-            runs = embedder.run() if collection.fingerprint == self.model.fingerprint else asyncio.sleep(0)
+            runs = embedder.run() if self.model.fits(collection) else asyncio.sleep(0)
             # A context of its own: it outlives the request that starts it, and has no part in its log lines or trace.
             self._embedders[collection.id] = (embedder, asyncio.create_task(runs, context=Context()))
         return self._embedders[collection.id][0]

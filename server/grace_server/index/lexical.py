@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,9 @@ def match_expression(query: str) -> str | None:
 
     Each word is quoted, so that nothing in a query is ever read as FTS5's own syntax.
     """
-    words = list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
+    # Composed first: a combining accent is no part of a word to the expression, and FTS5 compares without accents.
+    composed = unicodedata.normalize("NFC", query)
+    words = list(dict.fromkeys(word.lower() for word in _WORD.findall(composed)))
     words = [word for word in words if word not in STOPWORDS] or words
     return " OR ".join(f'"{word}"' for word in words[:MAX_TERMS]) or None
 
@@ -46,6 +49,11 @@ def remove(connection: Connection, labels: Sequence[int]) -> None:
         "WHERE label IN (SELECT value FROM json_each(?))",
         (json.dumps(labels),),
     )
+
+
+def optimise(connection: Connection) -> None:
+    """Merge the index into one segment. Until then words of removed documents lie in older ones, with their places."""
+    connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
 
 
 def search_words(

@@ -14,6 +14,10 @@ class Doubt(Exception):
     """A checkpoint that is not to be used; the message says why. The index is rebuilt from SQLite."""
 
 
+class FromBeyond(Doubt):
+    """A checkpoint with changes that its database does not have, or no longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The promises a checkpoint has to keep."""

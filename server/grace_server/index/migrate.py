@@ -21,8 +21,11 @@ from grace_server.index.errors import Conflict
 from grace_server.index.faults import FaultPoint
 from grace_server.index.model import Model
 from grace_server.index.settings import chosen_for, with_defaults
+from grace_server.index.store import Connection
 
 BATCH = 500
+# Kept among a target's settings: the id of what is moved there, and its last change by the time that was done.
+SOURCE, FINISHED = "moved_from", "moved_at_seq"
 OF_THE_CHECKPOINT = ("pooling", "document_mode", "query_mode")  # settings that a collection does not bring along
 
 
@@ -47,13 +50,14 @@ async def migrate(
 
     Raises:
         Conflict: documents have no text to embed, or `target` is there and not a collection of this model and these
-            settings. Nothing was embedded.
+            settings, or holds what was written there by somebody else. Nothing was embedded.
         Incomplete: documents that are ready in `source` failed. The others are in `target`; the same call tries again.
         EngineDead: the same.
     """
     old = catalog.get(source)
     await asyncio.to_thread(_check_texts, old)
     new = _target(catalog, model, old, target, settings or {})
+    await asyncio.to_thread(new.store.write, lambda c: _claim(c, old, live=bool(new.aliases())))
     seq = -1
     while changed := await asyncio.to_thread(old.store.read, lambda c, s=seq: reading.changed_after(c, s, limit=BATCH)):
         await asyncio.to_thread(new.upsert, [_again(document) for document in changed])
@@ -64,6 +68,7 @@ async def migrate(
     await asyncio.to_thread(new.delete, gone)
     await asyncio.to_thread(new.maintain)
     await asyncio.to_thread(_check_complete, old, new)
+    await asyncio.to_thread(new.store.write, _finish)
     if alias is not None:
         catalog.edges.faults(FaultPoint.MIGRATE_SWITCH)
         await asyncio.to_thread(catalog.set_alias, alias, target)
@@ -78,6 +83,39 @@ def _check_texts(old: Collection) -> None:
             f"{example!r} among them: delete them first, and import vectors of the new model for them afterwards",
             param="index",
         )
+
+
+def _claim(connection: Connection, old: Collection, *, live: bool) -> None:
+    """Make sure that a target holds what was moved there from `old` alone: what `old` lacks is deleted from it.
+
+    Until it is finished, all writes to it are ours; after that its last change tells whether others wrote. One with an
+    alias stays finished while it catches up: killed meanwhile, its writes are taken for theirs, and nothing is lost.
+
+    Raises:
+        Conflict: it holds more than that.
+    """
+    settings, seq = reading.settings(connection), str(reading.last_seq(connection))
+    fresh = settings.get(SOURCE) != old.id
+    if fresh and reading.ids(connection):
+        raise Conflict(
+            f"index {settings['name']!r} holds documents that were not moved there from {old.name!r}, and would lose "
+            "them: take another name",
+            param="to",
+        )
+    if not fresh and settings.get(FINISHED, seq) != seq:
+        raise Conflict(
+            f"index {settings['name']!r} has been written to since {old.name!r} was moved there, and would lose that: "
+            "take another name",
+            param="to",
+        )
+    if fresh or not live:
+        connection.execute("DELETE FROM setting WHERE key = ?", (FINISHED,))
+    connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (SOURCE, old.id))
+
+
+def _finish(connection: Connection) -> None:
+    seq = reading.last_seq(connection)
+    connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (FINISHED, str(seq)))
 
 
 def _check_complete(old: Collection, new: Collection) -> None:

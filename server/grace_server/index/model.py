@@ -13,7 +13,7 @@ from grace.representation import Job, Mode, Representation, Role
 from grace_server import tracing
 from grace_server.index.collection import Collection
 from grace_server.index.errors import FingerprintMismatch, TooLarge
-from grace_server.index.settings import CollectionSettings
+from grace_server.index.settings import CollectionSettings, with_defaults
 from grace_server.index.vectors import Floats
 from grace_server.together import together
 
@@ -96,14 +96,29 @@ class Model:
                 param=param,
             )
 
+    def fits(self, collection: Collection) -> bool:
+        """Whether its vectors compare with those of a collection."""
+        return collection.fingerprint == self.fingerprint and self._width(collection) == collection.dimensions
+
+    def _width(self, collection: Collection) -> int:
+        return with_defaults(collection.settings, hidden_size=self.checkpoint.hidden_size)[1]
+
     def check(self, collection: Collection) -> None:
-        """Refuse to compare the vectors of two models.
+        """Refuse to compare vectors that were not made alike.
 
         Raises:
-            FingerprintMismatch: the collection was built by another one; the message says what to do.
+            FingerprintMismatch: the collection was built by another model, or with vectors of another width; the
+                message says what to do.
         """
-        if collection.fingerprint == self.fingerprint:
+        if self.fits(collection):
             return
+        if collection.fingerprint == self.fingerprint:
+            raise FingerprintMismatch(
+                f"index {collection.name!r} holds vectors of {collection.dimensions} dimensions, and this model makes "
+                f"{self._width(collection)} under its settings: search it with method 'lexical' or with a vector of "
+                "that width, or make it anew with 'dimensions' among its settings",
+                param="index",
+            )
         built = "from ready vectors" if collection.fingerprint is None else f"by the model {collection.fingerprint}"
         raise FingerprintMismatch(
             f"index {collection.name!r} was built {built}, this server runs {self.fingerprint}: their vectors do not "

@@ -188,6 +188,11 @@ def counts(connection: Connection) -> Counts:
     )
 
 
+def number_pending(connection: Connection) -> int:
+    """How many documents wait for their vectors: counted by an index, where `counts` reads every row."""
+    return int(connection.execute("SELECT count(*) FROM document WHERE state = 'pending'").fetchone()[0])
+
+
 def last_seq(connection: Connection) -> int:
     """The number of the last change."""
     return int(connection.execute("SELECT seq FROM sequence").fetchone()[0])

@@ -16,7 +16,8 @@ from typing import IO, Any
 from grace_server.index.errors import InvalidValue
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
-_KNOWN = ("id", "text", "metadata", "rationale", "vector", "fingerprint")
+_KNOWN = ("id", "text", "metadata", "rationale", "vector", "fingerprint", "made_with")
+_JSON_NAMES = {dict: "an object", list: "a list of numbers"}
 _PARQUET_ROWS = 1_024
 _CSV_FIELD = 16 * 1024 * 1024  # characters; a longer field is an open quote that swallows rows
 _UNREADABLE = (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
@@ -85,6 +86,13 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
     metadata = record.get("metadata")
     if isinstance(metadata, str):
         metadata = _json(metadata, f"{where}, metadata") if metadata else {}
+    for name, value, kind in (
+        ("metadata", metadata, dict),
+        ("vector", record.get("vector"), list),
+        ("made_with", record.get("made_with"), dict),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise InvalidValue(f"{where}, {name}: must be {_JSON_NAMES[kind]}", param="source")
     used = {columns.id, *columns.text, *_KNOWN}
     rest = {key: _number(value, where) if key in columns.numbers else value for key, value in record.items()}
     rest = {key: value for key, value in rest.items() if key not in used}
@@ -95,6 +103,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
         "rationale": record.get("rationale") or None,
         "vector": record.get("vector"),
         "fingerprint": record.get("fingerprint"),
+        "made_with": record.get("made_with"),
         "place": where,
     }
 

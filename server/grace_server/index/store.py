@@ -166,6 +166,8 @@ class Store:
     def _write_all(self) -> None:
         while (task := self._tasks.get()) is not None:
             work, then, done = task
+            if not done.set_running_or_notify_cancel():
+                continue
             try:
                 with translated(self.path):
                     result = self._transact(work)

@@ -128,20 +128,23 @@ async def get_document(request: Request, name: str, id: str) -> DocumentOut:
 async def delete_document(request: Request, name: str, id: str) -> DeletedOut:
     """Delete a document. One that is not there is no error, so that a retry is safe."""
     collection = indexes_of(request).catalog.get(name)
-    return DeletedOut(deleted=await asyncio.to_thread(collection.delete, [check_id(id, param="id")]))
+    ids = [check_id(id, param="id")]
+    return DeletedOut(deleted=await indexes_of(request).on_write_thread(collection, lambda: collection.delete(ids)))
 
 
 @router.post("/indexes/{name}/delete", responses=problems(404, 413))
 async def delete_documents(request: Request, name: str, body: DeleteIn) -> DeletedOut:
     """Delete many documents, by their ids or by a filter."""
-    collection = indexes_of(request).catalog.get(name)
+    indexes = indexes_of(request)
+    collection = indexes.catalog.get(name)
     if (body.ids is None) == (body.filter is None):
         raise InvalidValue("give either ids or filter", param="filter" if body.filter is not None else "ids")
     if body.filter is not None:
         clause = compile_filter(body.filter)
-        return DeletedOut(deleted=await asyncio.to_thread(collection.delete_matching, clause))
+        deleted = await indexes.on_write_thread(collection, lambda: collection.delete_matching(clause))
+        return DeletedOut(deleted=deleted)
     ids = [check_id(one, param=f"ids[{i}]") for i, one in enumerate(body.ids or [])]
-    return DeletedOut(deleted=await asyncio.to_thread(collection.delete, ids))
+    return DeletedOut(deleted=await indexes.on_write_thread(collection, lambda: collection.delete(ids)))
 
 
 def _clause_of(text: str | None) -> Clause | None:
