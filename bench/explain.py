@@ -1,8 +1,9 @@
 """What explaining ten hits adds to a search, and what the sums that explanations are made of take on disk.
 
 Searches with and without `explain` take turns over HTTP within one process; the query is embedded once and cached, so
-that what is compared is search, fetching, arithmetic and JSON. Documents have as many segments as an index keeps at
-most: 16 sentences, the template, and a rationale. The model is a fake one: sums have the same size whatever they mean.
+that what is compared is search, fetching, arithmetic and JSON. Documents have as many sentences as an index keeps
+apart, 16, the template, and a short rationale: 20 segments. The model is a fake one: sums have the same size whatever
+they mean.
 """
 
 from __future__ import annotations

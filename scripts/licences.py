@@ -25,6 +25,7 @@ GROUPS = {
 }
 STRONG = re.compile(r"\b(A?GPL|GNU (Affero )?General Public)", re.IGNORECASE)
 WEAK = re.compile(r"\b(LGPL|MPL|EPL|CDDL|EUPL|Lesser|Mozilla)", re.IGNORECASE)
+ORDER = ("permissive", "weak copyleft", "own terms", "strong copyleft")  # the mildest first
 OWN = re.compile(r"proprietary|intel|nvidia|commercial|other/", re.IGNORECASE)
 
 
@@ -101,15 +102,36 @@ def requirements(name: str, extra: str = "") -> Iterator[Requirement]:
 
 
 def kind(told: str) -> str:
-    """How much a licence asks for. Where there is a choice (`OR`), the mildest counts."""
+    """How much a licence asks for: of a choice (`OR`) the mildest, of what holds at once (`AND`) the strictest."""
     if not told:
         return "unknown"
-    order = ("permissive", "weak copyleft", "own terms", "strong copyleft")
-    return min((kind_of_one(option) for option in told.split(" OR ")), key=order.index)
+    return ORDER[_rank(told)]
+
+
+def _rank(told: str) -> int:
+    # `AND` binds closer than `OR`, so a choice is taken apart first; what stands in parentheses stays whole until then.
+    if len(options := parts(told, " OR ")) > 1:
+        return min(map(_rank, options))
+    if len(all_of_them := parts(told, " AND ")) > 1:
+        return max(map(_rank, all_of_them))
+    if told.startswith("(") and told.endswith(")"):
+        return _rank(told[1:-1])
+    return ORDER.index(kind_of_one(told))
+
+
+def parts(told: str, word: str) -> list[str]:
+    """What stands between the words that are in no parentheses."""
+    found, depth, start = [], 0, 0
+    for at, letter in enumerate(told):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0 and at >= start and told.startswith(word, at):
+            found.append(told[start:at].strip())
+            start = at + len(word)
+    return [*found, told[start:].strip()]
 
 
 def kind_of_one(option: str) -> str:
-    """The same, without a choice."""
+    """The same of a single licence."""
     if WEAK.search(option):  # asked first: LGPL has the letters GPL
         return "weak copyleft"
     if STRONG.search(option):

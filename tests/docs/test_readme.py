@@ -121,7 +121,12 @@ def test_the_bundled_model_is_the_one_the_pages_speak_of() -> None:
         assert rounds_to(written, figure), (written, figure)
     for stage, steps in MADE["steps"].items():
         assert f"{steps:,} steps of `{stage}` ({MADE['minutes'][stage]} minutes)" in TINY
-    assert (CHECKPOINT.folder / "README.md").read_text(encoding="utf-8") == card.text(MADE)
+    assert (CHECKPOINT.folder / "README.md").read_text(encoding="utf-8") == card.text(MADE, size)
+
+
+def test_a_rationales_words_stand_in_the_text_as_often_as_is_said() -> None:
+    [written] = numbers(TINY, "# % of a rationale's words of over three letters stand in the text")
+    assert rounds_to(written, 100 * SCORES["rationale_words_found_in_text"])
 
 
 @pytest.mark.parametrize("row", BUNDLED)

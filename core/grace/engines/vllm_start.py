@@ -18,7 +18,7 @@ from grace.prompt import Prompter
 TESTED = ("0.26", "0.32")  # lowest and highest vLLM whose seams were read and run
 _GIB = 2**30
 # Of the key-value cache on a CPU, in float32. vLLM's own are of 128 tokens, and only whole blocks are read from the
-# cache: an instruction of 20 tokens would be run again for every text.
+# cache: an instruction of 16 tokens would be run again for every text.
 _CPU_BLOCK_TOKENS = 16
 # Of vLLM's arguments those under which the weights, or the config, are not read as they lie in the folder.
 READ_OTHERWISE = frozenset(

@@ -119,12 +119,14 @@ def run(
 
     @torch.compile(dynamic=False)
     def loss_of(some: Tensor) -> Tensor:
-        return loss(network, some)
+        return next_token_loss(network, some)
 
     parameters = list(network.parameters())
 
     def part(some: Tensor) -> crew.Gradients:
-        return torch.autograd.grad(loss_of(some), parameters)
+        with crew.fast_products():  # entered inside what is compiled, it is compiled anew at every call
+            loss = loss_of(some)
+        return torch.autograd.grad(loss, parameters)
 
     batches = np.split(rows, len(rows) // ROWS)
     part_rows = workers.part_size(ROWS, PART_ROWS)
@@ -147,10 +149,9 @@ def run(
     return {"loss": last, "loss_of_mean": judge(network, judged, workers), "seconds": seconds}
 
 
-def loss(network: Qwen2ForCausalLM, rows: Tensor) -> Tensor:
+def next_token_loss(network: Qwen2ForCausalLM, rows: Tensor) -> Tensor:
     """() mean next-token loss of rows [B, LENGTH + 1]."""
-    with crew.fast_products():
-        logits = F.linear(model.states(network, rows[:, :-1]), network.lm_head.weight)
+    logits = F.linear(model.states(network, rows[:, :-1]), network.lm_head.weight)
     return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
 
 
@@ -164,7 +165,8 @@ def judge(network: Qwen2ForCausalLM, rows: NDArray[np.uint16], workers: crew.Cre
 
 @torch.no_grad()  # a worker's thread knows nothing of the caller's
 def _judge(network: Qwen2ForCausalLM, rows: Tensor) -> float:
-    return loss(network, rows).item()
+    with crew.fast_products():
+        return next_token_loss(network, rows).item()
 
 
 def repeated(data: Path) -> dict[str, float]:

@@ -33,7 +33,9 @@ class Source:
     path: str
     licence: str
     fields: tuple[str, ...]  # joined by a line break to one document; () for a file of plain lines
-    pretrain: bool = True  # whether its rows are documents of the corpus, or serve the second stage alone
+    pretrain: bool = (
+        True  # whether its rows are documents of the corpus, or only give pairs and rationales to the later stages
+    )
 
 
 SOURCES: tuple[Source, ...] = (

@@ -1,7 +1,7 @@
-"""Last stage: the trained weights as an ordinary checkpoint folder, with `grace.json` and a model card.
+"""After the last stage: the trained weights as an ordinary checkpoint folder, with `grace.json` and a model card.
 
 `python -m grace_training.tiny.export` may be called at any time; it takes the newest stage that has saved a state, and
-where that is the last of `AVERAGED`, the mean of their weights.
+where that is `unlearn-2`, the mean of `AVERAGED`.
 """
 
 import argparse
@@ -130,7 +130,8 @@ def main() -> None:
         "scores": scores,
     }
     marks = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    write_checkpoint(options.out, marks, state, provenance, card.text(provenance))
+    parameters = sum(weight.numel() for weight in state["model"].values())
+    write_checkpoint(options.out, marks, state, provenance, card.text(provenance, parameters))
     log.info("exported to %s", options.out)
 
 

@@ -1,4 +1,4 @@
-"""Last stage of learning: writing rationales and being an embedding, learned together.
+"""Fifth stage: writing rationales and being an embedding, learned together.
 
 `python -m grace_training.tiny.finetune --minutes 25` starts from the weights of `contrast.py`, or of the newest stage
 before it that was run. A step is one of three:

@@ -83,7 +83,7 @@ ARMS = {
     "pool-rationale": Arm({"preset": "improved", "joint_weight": 1.0, "pooling": "rationale"}),
 }
 
-# Passages, and steps of 128 rollouts instead of 64, or of 64 pairs: two of each of 64 texts, or eight of 16 where they
+# Passages, and steps of 128 rollouts instead of 32, or of 64 pairs: two of each of 64 texts, or eight of 16 where they
 # alone say which way to go. Queries take their turn, for a search begins at one. Adam scales what it gets, so a weight
 # of 10 lets the joint gradient lead; `beta` holds the language beside it.
 LARGER: dict[str, Any] = {

@@ -63,14 +63,14 @@ def main() -> None:
 
     @torch.compile(dynamic=False)
     def loss_of(rows: Tensor) -> Tensor:
-        with crew.fast_products():
-            logits = F.linear(model.states(network, rows[:, :-1]), network.lm_head.weight)
+        logits = F.linear(model.states(network, rows[:, :-1]), network.lm_head.weight)
         return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
 
     parameters = list(network.parameters())
 
     def part(rows: Tensor) -> tuple[float, crew.Gradients]:
-        loss = loss_of(rows)
+        with crew.fast_products():  # entered inside what is compiled, it is compiled anew at every call
+            loss = loss_of(rows)
         return loss.item(), torch.autograd.grad(loss, parameters)
 
     def step(_: int, progress: float) -> dict[str, float]:

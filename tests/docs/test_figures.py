@@ -1,0 +1,156 @@
+"""Figures in the sentences of the pages are those of `bench/results`; tables of benchmarks.md are made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from bench.page import RESULTS, read
+from grace_server.sizing.__main__ import parser
+from tests.docs.pages import numbers, page, rounds_to
+
+MEASURED = read(RESULTS)
+PROMPT_TOKENS = 180  # of a text of `bench/http.py`, on the mean
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a page with # for its figures, a file of results, and the figures by it."""
+
+    page: str
+    sentence: str
+    results: str
+    figures: Callable[[dict[str, Any]], list[float]]
+
+
+CLAIMS = (
+    Claim(
+        "benchmarks",
+        "at ten times the capacity (# requests a second)",
+        "load",
+        lambda load: [next(point["offered_per_s"] for point in load["curve"] if point["factor"] == 10)],
+    ),
+    Claim(
+        "benchmarks", "for one request (# in the run below)", "overhead", lambda overhead: [overhead["one_plain_ms"]]
+    ),
+    Claim(
+        "training",
+        "(# rounds of # steps, seconds of CPU time, one thread): # s plain, # s GRACE, of which # s write the query "
+        "and the negative; **#** (95 %: # to #) without these (target #), # (# to #) with them.",
+        "train_step",
+        lambda step: [
+            step["rounds"],
+            step["steps_per_round"],
+            step["plain_step_s"],
+            step["grace_step_s"],
+            step["extra_generation_s"],
+            step["ratio_net"],
+            *step["ratio_net_interval"],
+            step["target"],
+            step["ratio_gross"],
+            *step["ratio_gross_interval"],
+        ],
+    ),
+    Claim(
+        "evaluation",
+        "(# texts, rationales of # tokens, # rounds in turns): embedding through `grace-eval`, with its shelf on disk, "
+        "runs at # of the offline engine's texts per second",
+        "eval",
+        lambda run: [run["texts"], run["rationale_tokens"], run["rounds"], run["eval_vs_engine"]],
+    ),
+    Claim(
+        "explanations",
+        "hidden size #, a query of # and documents of # segments, ten hits over HTTP, searches with and without "
+        "`explain` in turns: a plain search takes # ms at the median, explaining adds # (# from float16 sums), the "
+        "centred view # more",
+        "explain",
+        lambda run: [
+            run["hidden_size"],
+            run["query_segments_float32"],
+            run["document_segments_float32"],
+            run["plain_ms_float32"],
+            run["explaining_adds_ms_float32"],
+            run["explaining_adds_ms_float16"],
+            run["centring_adds_ms_float32"] - run["explaining_adds_ms_float32"],
+        ],
+    ),
+    *(
+        Claim(
+            "explanations",
+            f"| `{kept}` | # |",
+            "explain",
+            lambda run, kept=kept: [run[f"bytes_per_document_{kept}"]],  # type: ignore[misc]
+        )
+        for kept in ("float32", "float16", "none")
+    ),
+    Claim(
+        "deployment",
+        "Two replicas did # texts a second, one #: **# times** as many.",
+        "replicas",
+        lambda run: [run["two_texts_per_s"], run["one_texts_per_s"], run["two_over_one"]],
+    ),
+    Claim(
+        "scale",
+        "1.5 GB a million | # % at 50,000, 30 % at a million | # ms at 50,000, 3.1 ms at a million |",
+        "search",
+        lambda search: [100 * (search["ivf"]["memory_over_vectors"] - 1), search["ivf"]["store_p50_ms"]],
+    ),
+    Claim(
+        "scale",
+        "36 % at 50,000, # % at a million | 0.21 ms at 50,000, # ms at a million |",
+        "search_1m",
+        lambda search: [100 * (search["auto"]["memory_over_vectors"] - 1), search["auto"]["store_p50_ms"]],
+    ),
+    Claim(
+        "scale",
+        "| none | # MB at 50,000; 0.4 GB a million (computed) | # ms at 50,000 |",
+        "search",
+        lambda search: [
+            search["sq8"]["memory_over_vectors"] * 4 * search["rows"] * search["dimensions"] / 1e6,
+            search["sq8"]["store_p50_ms"],
+        ],
+    ),
+    Claim(
+        "scale",
+        "what was measured: # commits a second and # ms",
+        "search_1m",
+        lambda search: [search["auto"]["ingest_per_s"], search["auto"]["store_p50_ms"]],
+    ),
+    Claim(
+        "scale",
+        "# texts a second offline and # over HTTP (`bench/http.py`), of # prompt and at most # rationale tokens each",
+        "http",
+        lambda http: [
+            http["offline_texts_per_s"],
+            http["http_texts_per_s"],
+            PROMPT_TOKENS,
+            http["rationale_tokens"],
+        ],
+    ),
+    Claim(
+        "scale",
+        "rationale tokens each: # and # tokens a second",
+        "http",
+        lambda http: [
+            round(http[f"{way}_texts_per_s"] * (PROMPT_TOKENS + http["rationale_tokens"]), -1)
+            for way in ("offline", "http")
+        ],
+    ),
+)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.page}-{claim.results}")
+def test_a_figure_is_that_of_the_results(claim: Claim) -> None:
+    written = numbers(page(f"docs/{claim.page}.md"), claim.sentence)
+    for one, figure in zip(written, claim.figures(MEASURED[claim.results]), strict=True):
+        assert rounds_to(one, figure), f"{one} is written, {figure} is in {claim.results}.json"
+
+
+def test_a_plan_has_defaults_on_the_safe_side_of_what_was_measured() -> None:
+    asked, measured = parser().parse_args(["plan", "--tokens-per-s", "1"]), MEASURED["search_1m"]
+    assert asked.writes_per_s < measured["auto"]["ingest_per_s"]
+    assert asked.search_rows == measured["rows"]
+    assert asked.search_ms > measured["auto"]["store_p50_ms"]
