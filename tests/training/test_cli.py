@@ -18,10 +18,12 @@ from grace_training.checkpoints import trained_on
 from grace_training.cli import main
 from grace_training.deviations import ALWAYS, deviations
 from grace_training.errors import BadRecipe, SaveFailed
+from grace_training.evaluation.describe import describe
+from grace_training.evaluation.report_entries import entries
 from grace_training.export import Provenance
 from grace_training.recipe import load_recipe
 from grace_training.run import Run
-from tests.training.conftest import embed, examples
+from tests.training.conftest import MakeTrainer, embed, examples
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 BACKBONE = "qwen2.5-1.5b-supervised.yaml"
@@ -179,6 +181,38 @@ def test_a_baseline_comes_in_the_same_form(words: list[str], tmp_path: Path, met
     trained, base = embed(final, "Who built it?", "direct"), embed(model_folder, "Who built it?", "direct")
     assert float(trained.vector() @ base.vector()) < 0.9999
     assert checkpoint.config.provenance["scores"]
+    for made in (final, tmp_path / "run" / "checkpoint-1"):
+        assert Checkpoint.load(made).config.mode == {"document": "direct", "query": "direct"}
+    # Rationales that are trained on top of it are written again.
+    run = Run(load_recipe([], [*words, f"model={final}"]), only_plan=True)
+    assert run.prompter.checkpoint.config.mode == {"document": "reason", "query": "reason"}
+
+
+@pytest.mark.parametrize("method", ["grace", "contrastive", "simcse"])
+def test_a_checkpoint_on_the_way_says_what_it_is(words: list[str], tmp_path: Path, method: str) -> None:
+    """An evaluation takes it for what it takes the finished one for, and so does a run that begins from it."""
+    assert main([*words, f"method={method}", "per_device_train_batch_size=4", "preset=improved"]) == 0
+    early, final = (Checkpoint.load(tmp_path / "run" / name) for name in ("checkpoint-1", "final"))
+    card = early.config.provenance
+    assert (card["method"], card["base_model"], card["steps"], card["scores"]) == (method, "tiny", 1, {})
+    assert card["data"] == final.config.provenance["data"]
+    found = [(c.folder, describe(c, mode="reason", representation="mean", budget=None)) for c in (early, final)]
+    one, other = (entry.key for entry in entries(found))
+    assert (one.step, other.step) == (1, 2)
+    assert one._replace(step=2) == other
+    assert all(run.data == trained_on(card) for _, run in found)
+
+
+def test_a_run_says_what_its_base_was_trained_on(words: list[str], tmp_path: Path) -> None:
+    assert main([*words, "max_steps=1"]) == 0
+    first = Checkpoint.load(tmp_path / "run" / "checkpoint-1")
+    more = [*words, "max_steps=1", f"model={first.folder}", f"output_dir={tmp_path / 'more'}"]
+    assert main(more) == 0
+    for name in ("checkpoint-1", "final"):
+        card = Checkpoint.load(tmp_path / "more" / name).config.provenance
+        assert card["base_fingerprint"] == first.fingerprint
+        assert card["base_data"] == trained_on(first.config.provenance)
+        assert list(card["base_data"]) == [f"train: {tmp_path.name}/train.jsonl"]
 
 
 def test_what_means_nothing_to_a_baseline_is_said(words: list[str], tmp_path: Path, capsys: Any) -> None:
@@ -275,12 +309,29 @@ def test_a_dry_run_says_what_would_happen(words: list[str], tmp_path: Path, caps
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("steps", [1, 4, 5, 8])
+def test_a_dry_run_counts_the_updates_that_are_made(
+    words: list[str], steps: int, capsys: Any, make_trainer: MakeTrainer
+) -> None:
+    """Whether an update takes several generations, or a generation serves several updates."""
+    given = {"steps_per_generation": steps, "gradient_accumulation_steps": 4, "per_device_train_batch_size": 4}
+    given["num_iterations"] = 1 + steps % 2
+    plain = [word for word in words if not word.startswith(("max_steps", "eval_data"))]
+    settings = [f"{name}={value}" for name, value in given.items()]
+    assert main([*plain, *settings, "save_strategy=no", "num_train_epochs=1.5", "--dry-run"]) == 0
+    trainer = make_trainer(**given, max_steps=-1, num_train_epochs=1.5)
+    trainer.train()
+    assert f"steps      {trainer.state.global_step}; an epoch is" in capsys.readouterr().out
+
+
 def test_a_dry_run_of_a_baseline_counts_its_batches(words: list[str], capsys: Any) -> None:
     words = [word for word in words if not word.startswith("max_steps")]
     assert main([*words, "method=simcse", "per_device_train_batch_size=5", "num_train_epochs=2", "--dry-run"]) == 0
     assert "steps      6; an epoch is 3" in capsys.readouterr().out
     assert main([*words, "method=simcse", "per_device_train_batch_size=1", "--dry-run"]) == 2
     assert "per_device_train_batch_size must be at least 2" in capsys.readouterr().err
+    shared = ["steps_per_generation=4", "num_iterations=2", "max_steps=3", "save_steps=3"]  # of a recipe for grace
+    assert main([*words, "method=simcse", *shared, "--dry-run"]) == 0
 
 
 def test_the_best_weights_carry_their_own_scores(words: list[str], tmp_path: Path) -> None:

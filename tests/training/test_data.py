@@ -66,6 +66,18 @@ def test_csv_parquet_and_plain_text(tmp_path: Path) -> None:
     assert [e.positive for e in read(str(tmp_path / "a.txt"), "unsupervised").examples] == ["one", "two"]
 
 
+@pytest.mark.parametrize("field", ["query", "positive", "negative"])
+def test_half_a_character_is_a_bad_row(tmp_path: Path, field: str) -> None:
+    """Valid JSON, which `datasets` cannot take: half of an emoji."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines([TRIPLES[0], {**TRIPLES[0], field: "half \ud83d"}]))
+    named = rf"a\.jsonl:2: (a )?{field} holds half a character"
+    with pytest.raises(BadData, match=named):
+        read(str(path), "supervised")
+    found = read(str(path), "supervised", skip_bad=True)
+    assert (len(found.examples), len(found.bad)) == (1, 1)
+
+
 @pytest.mark.parametrize("packed", ["", ".gz", ".xz"])
 def test_a_file_from_windows_is_read_like_any_other(tmp_path: Path, packed: str) -> None:
     """Lines end in CRLF, and a byte order mark comes first, in every form and packing; a quoted field keeps its own."""

@@ -95,7 +95,7 @@ def test_negative_and_hard_terms_leave_no_trace_in_the_advantage(name: str) -> N
     for variant in (other_negatives, without):
         torch.testing.assert_close(grpo(with_terms, scale=False), grpo(variant, scale=False), atol=1e-9, rtol=0)
         torch.testing.assert_close(grpo(with_terms, scale=True), grpo(variant, scale=True), atol=1e-9, rtol=0)
-    assert inert_terms(base, "grpo", "supervised", swapped=False) == ["similarity to the negatives", "R_hard"]
+    assert inert_terms(base, "grpo", "supervised", K=K, swapped=False) == ["similarity to the negatives", "R_hard"]
 
 
 def test_the_terms_cancel_against_a_greedy_baseline_too() -> None:
@@ -110,6 +110,19 @@ def test_the_terms_cancel_against_a_greedy_baseline_too() -> None:
     torch.testing.assert_close(advantage(s), advantage(other), atol=1e-9, rtol=0)
 
 
+def test_without_a_baseline_the_terms_stay_in_the_advantage() -> None:
+    """ReMax as released: nothing is subtracted."""
+    s = states()
+    other = s._replace(negatives=torch.randn_like(s.negatives))
+    official = preset("official", "supervised")
+    zero = torch.zeros(B, dtype=torch.float64)
+    moved = remax(score(s, official).total, zero) - remax(score(other, official).total, zero)
+    assert moved.abs().max() > 0.1
+    assert inert_terms(official, "remax", "supervised", K=K, swapped=False) == []
+    paper = inert_terms(preset("paper", "supervised"), "remax", "supervised", K=K, swapped=False)
+    assert paper == ["similarity to the negatives", "R_hard"]
+
+
 def test_improved_is_not_inert() -> None:
     s = states()
     improved = preset("improved", "supervised")
@@ -118,7 +131,7 @@ def test_improved_is_not_inert() -> None:
     before = grpo(score(s, improved).total, scale=False)
     assert (before - grpo(score(changed_negatives, improved).total, scale=False)).abs().max() > 1e-2
     assert (before - grpo(score(changed_others, improved).total, scale=False))[0].abs().max() > 1e-4
-    assert inert_terms(improved, "grpo", "supervised", swapped=True) == []
+    assert inert_terms(improved, "grpo", "supervised", K=2, swapped=True) == []
 
 
 def test_a_rolled_out_query_meets_its_negatives_itself() -> None:
@@ -133,6 +146,10 @@ def test_a_rolled_out_query_meets_its_negatives_itself() -> None:
 def test_two_rollouts_make_the_consistency_inert() -> None:
     values = rewards.consistency(rewards.unit(states(rollouts=2).rollouts))
     torch.testing.assert_close(values[:, 0], values[:, 1])
+    paper = preset("paper", "supervised")
+    for algorithm, told in (("grpo", True), ("dapo", True), ("remax", False), ("reinforce++", False)):
+        found = [inert_terms(paper, algorithm, "supervised", K=n, swapped=False) for n in (2, 3)]  # type: ignore[arg-type]
+        assert ["R_consist" in terms for terms in found] == [told, False]
     with pytest.raises(ValueError, match="at least two"):
         rewards.consistency(states(rollouts=1).rollouts)
 

@@ -13,7 +13,7 @@ import torch
 from grace.checkpoint import Checkpoint
 from grace.errors import UnsupportedModel
 from grace.prompt import Prompter
-from grace_training import advantages, checkpoints
+from grace_training import advantages, checkpoints, generation
 from grace_training.errors import BadRecipe, NonFiniteReward, SaveFailed
 from grace_training.presets import ALGORITHMS, PRESETS
 from grace_training.rewards import score, with_lengths
@@ -199,6 +199,42 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(make_trainer: MakeTra
         assert output["completion_ids"][4 + k][: len(ids)].tolist() == ids
 
 
+def test_every_generation_of_an_update_draws_replacements_of_its_own(
+    make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ones again after a resume."""
+    monkeypatch.setattr(generation, "FLAT_STD", 1e9)  # every group is replaced
+    settings: dict[str, Any] = {"algorithm": "dapo", "dynamic_sampling_tries": 1, "data": examples(40)}
+    settings |= {"gradient_accumulation_steps": 4, "steps_per_generation": 1, "save_strategy": "steps", "save_steps": 1}
+
+    def drawn(resume: str | None = None) -> list[list[int]]:
+        trainer = make_trainer(output_dir=str(tmp_path / "run"), **settings)
+        build, built = trainer._build, []
+
+        def listening(rows: list[Any]) -> Any:
+            built.append([row["example"] for row in rows])
+            return build(rows)
+
+        trainer._build = listening  # type: ignore[method-assign]
+        trainer.train(resume_from_checkpoint=resume)
+        return built[1::2]  # after each generation's own examples those that replace them
+
+    whole = drawn()
+    assert len(whole) == 8
+    assert len({tuple(picks) for picks in whole}) == 8
+    assert drawn(str(tmp_path / "run" / "checkpoint-1")) == whole[4:]
+
+
+def test_held_out_rationales_know_no_repetition_penalty(make_trainer: MakeTrainer) -> None:
+    """Serving has none. Rollouts, and the anchors they are held against, have the recipe's."""
+    texts = [example.positive for example in examples(4)]
+    plain, penalised = make_trainer(), make_trainer(repetition_penalty=1.5)
+    torch.testing.assert_close(penalised.encode(texts, "document"), plain.encode(texts, "document"))
+    jobs = [plain.prompter.job(text, max_rationale_tokens=10) for text in texts]
+    written = [trainer.represent(jobs, 0.0).token_ids for trainer in (plain, penalised)]
+    assert written[0] != written[1]
+
+
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 
 
@@ -365,6 +401,15 @@ def test_weights_that_are_no_numbers_are_named(make_trainer: MakeTrainer) -> Non
         ({"num_generations": 1}, "at least 2"),
         ({"per_device_train_batch_size": 6}, "whole number of groups|divisible"),
         ({"save_strategy": "steps", "save_steps": 1, "steps_per_generation": 4}, "inside a generation"),
+        (
+            {"save_strategy": "steps", "save_steps": 4, "steps_per_generation": 4, "max_steps": 6},
+            "max_steps 6 ends inside a generation",
+        ),
+        ({"scale_rewards": "batch"}, "scale_rewards has no effect: .* set scale_advantage or algorithm"),
+        ({"scale_rewards": False}, "scale_rewards has no effect"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, "multi_objective_aggregation has no effect"),
+        ({"reward_weights": [3.0]}, "reward_weights has no effect"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs has no effect"),
         ({"reward": {"tau": 1}}, "reward has no tau"),
         ({"reward": {"temperature": 0}}, "above 0"),
         ({"reward": {"contrast": "cosine"}}, "reward.contrast"),

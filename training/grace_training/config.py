@@ -13,6 +13,12 @@ from grace_training.errors import BadRecipe
 from grace_training.presets import ALGORITHMS, PRESETS, Algorithm, Objective, PresetName, RewardSettings, preset
 
 PoolIn = Literal["generation", "logprob", "forward"]
+_REPLACED = {
+    "scale_rewards": "advantages are the algorithm's: set scale_advantage or algorithm",
+    "multi_objective_aggregation": "there is one reward: set algorithm, and the weights of its parts in reward",
+    "reward_weights": "there is one reward: set the weights of its parts in reward",
+    "chat_template_kwargs": "prompts are those of serving: set instruction",
+}
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
 
 
@@ -45,6 +51,9 @@ class GraceConfig(GRPOConfig):
     log_completions: bool = True
     num_completions_to_print: int | None = 0
     num_generations_eval: int | None = 1
+    # TRL's whose place others have taken here: refused where they are given, see `_REPLACED`.
+    scale_rewards: str | bool | None = None
+    multi_objective_aggregation: str | None = None
     epsilon_high: float | None = None  # dapo: 0.28
     report_to: str | list[str] | None = "none"
     bf16: bool | None = None  # None: where there is a GPU
@@ -61,6 +70,7 @@ class GraceConfig(GRPOConfig):
         if self.dynamic_sampling_tries is None:
             self.dynamic_sampling_tries = 2 if self.algorithm == "dapo" else 0
         self.scale_rewards = "none"  # advantages are ours; TRL's would only be thrown away
+        self.multi_objective_aggregation = "sum_then_normalize"
         try:
             super().__post_init__()
         except ValueError as error:
@@ -120,6 +130,9 @@ class GraceConfig(GRPOConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise BadRecipe(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        for name, reason in _REPLACED.items():
+            if getattr(self, name) is not None:
+                raise BadRecipe(f"{name} has no effect: {reason}")
         if (self.num_generations or 0) < 2:
             raise BadRecipe("num_generations (K) must be at least 2: one rollout has nothing to be compared with")
         for name in ("num_negatives", "anchor_temperature", "kl_coefficient", "joint_weight"):
@@ -149,6 +162,12 @@ class GraceConfig(GRPOConfig):
             raise BadRecipe(
                 f"save_steps {self.save_steps} falls inside a generation of {every} micro-steps: such a checkpoint "
                 "would not resume exactly"
+            )
+        # transformers saves at the last step too, from which a run with more of them goes on.
+        if self.save_strategy == "steps" and (max(0, self.max_steps) * self.gradient_accumulation_steps) % every:
+            raise BadRecipe(
+                f"max_steps {self.max_steps} ends inside a generation of {every} micro-steps: the checkpoint saved "
+                "there would not resume exactly; take a multiple, or save_strategy=no"
             )
 
 

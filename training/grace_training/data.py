@@ -128,20 +128,32 @@ def _examples(row: Any, objective: Objective, columns: Mapping[str, str], where:
     def text(found: Any, name: str) -> str:
         if not isinstance(found, str) or not found.strip():
             raise BadData(f"{where}: {name} must be a text that is not empty")
+        if not is_whole(found):
+            raise BadData(f"{where}: {name} holds half a character")
         return found
 
     if objective == "unsupervised":
         found = value("text", needed="text" in columns or "positive" not in row)
         return [Example(None, text(row["positive"] if found is None else found, "text"), (), where)]
     query = text(value("query", needed=True), "query")
-    positives = _listed(value("positive", needed=True))
-    negatives = tuple(text(n, "a negative") for n in _listed(value("negatives", needed=False)))
+    positives = listed(value("positive", needed=True))
+    negatives = tuple(text(n, "a negative") for n in listed(value("negatives", needed=False)))
     if not positives:
         raise BadData(f"{where}: positive is an empty list")
     return [Example(query, text(p, "positive"), negatives, where) for p in positives]
 
 
-def _listed(value: Any) -> list[Any]:
+def is_whole(text: str) -> bool:
+    """Whether UTF-8 can spell it: JSON may hold half of an emoji, a lone surrogate, which no library after it takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def listed(value: Any) -> list[Any]:
+    """What one column holds for a list of texts: none, one text alone, or the list."""
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 

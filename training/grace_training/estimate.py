@@ -16,12 +16,13 @@ def plan(run: Run) -> list[str]:
     args, data = run.args, run.data
     K, rows = args.num_generations, len(data.examples) * (2 if args.symmetric else 1)
     per_generation = args.generation_batch_size // K
-    steps_each = max(1, args.steps_per_generation // args.gradient_accumulation_steps) * args.num_iterations
-    per_epoch = rows // per_generation * steps_each
+    # A generation is learned from in so many micro-steps, whether these make several updates or a part of one.
+    micro_steps = rows // per_generation * args.steps_per_generation * args.num_iterations
+    per_epoch = math.ceil(micro_steps / args.gradient_accumulation_steps)
     if run.recipe.method != "grace":  # no generations; the last batch may be a smaller one
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
         per_epoch = math.ceil(len(data.examples) / batch)
-    steps = args.max_steps if args.max_steps > 0 else int(per_epoch * args.num_train_epochs)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
     texts = per_generation * (1 + args.num_negatives) + (per_generation if args.algorithm == "remax" else 0)
     sample = [run.prompter.job(e.positive) for e in data.examples[:200]]
     prompt = sum(len(job.prompt_ids) for job in sample) / len(sample)

@@ -73,13 +73,18 @@ def export(
                 shutil.copy(curve, partial / curve.name)
             card = model_card(config, provenance, samples, [curve.name for curve in curves])
             (partial / "README.md").write_text(card, encoding="utf-8")
-            save_config(replace(config, provenance=_plain(provenance)), partial)
+            save_config(stamped(config, provenance), partial)
             _settle(partial, folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         if main:
             shutil.rmtree(partial, ignore_errors=True)
         raise SaveFailed(f"{folder} could not be written whole, nothing of it was left: {error}") from error
     return folder
+
+
+def stamped(config: CheckpointConfig, provenance: Provenance | None) -> CheckpointConfig:
+    """The config under another provenance; under none it says nothing, rather than what its base was trained on."""
+    return replace(config, provenance=_plain(provenance) if provenance else {})
 
 
 def merge_adapter(base: Path, folder: Path) -> None:

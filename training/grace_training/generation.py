@@ -35,6 +35,7 @@ class RolloutTrainer(GRPOTrainer):
     _batch: Batch  # of the generation under way
     _drawn: Drawn
     _needs_greedy: bool
+    _generation: tuple[int, int] = (-1, 0)  # the update that the last generation was for, and which of its own it was
     generation_config: Any
 
     @property
@@ -44,20 +45,24 @@ class RolloutTrainer(GRPOTrainer):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         return model.base_model  # type: ignore[no-any-return]
 
-    def represent(self, jobs: list[Job], temperature: float) -> Written:
-        """One rationale for each job, with its pooled state; 0 is greedy."""
+    def represent(self, jobs: list[Job], temperature: float, *, served: bool = False) -> Written:
+        """One rationale for each job, with its pooled state; 0 is greedy.
+
+        `served`: as serving would write it, which knows no `repetition_penalty`.
+        """
         if not jobs:
             return Written([], torch.zeros(0, self.prompter.checkpoint.hidden_size, device=self.accelerator.device))
-        with self._sampling_at(temperature):
+        with self._sampling_at(temperature, served=served):
             return self._write(jobs, per_prompt=1)[0]
 
     @torch.no_grad()
     def encode(self, texts: list[str], role: Role) -> Tensor:
-        """(N, H) pooled states of texts with greedy rationales, in batches of similar length."""
+        """(N, H) pooled states of texts with greedy rationales as served, in batches of similar length."""
         jobs = [self.prompter.job(text, role=role, max_rationale_tokens=self.max_completion_length) for text in texts]
         order = sorted(range(len(jobs)), key=lambda n: len(jobs[n].prompt_ids))
         size = max(1, self.args.per_device_eval_batch_size)
-        pieces = [self.represent([jobs[n] for n in order[i : i + size]], 0.0).states for i in range(0, len(jobs), size)]
+        batches = [[jobs[n] for n in order[i : i + size]] for i in range(0, len(jobs), size)]
+        pieces = [self.represent(batch, 0.0, served=True).states for batch in batches]
         states = torch.cat([piece for piece in pieces if piece is not None])
         return states[torch.tensor(order, device=states.device).argsort()]
 
@@ -94,18 +99,22 @@ class RolloutTrainer(GRPOTrainer):
         return GenerationPooler(self.backbone, tails, self.prompter.stop_ids, self.args.pooling)
 
     @contextmanager
-    def _sampling_at(self, temperature: float) -> Iterator[None]:
+    def _sampling_at(self, temperature: float, *, served: bool) -> Iterator[None]:
         if self.use_vllm:
-            before, self.vllm_generation.temperature = self.vllm_generation.temperature, temperature
+            generation = self.vllm_generation
+            before = generation.temperature, generation.repetition_penalty
+            generation.temperature, generation.repetition_penalty = temperature, 1.0 if served else before[1]
             try:
                 yield
             finally:
-                self.vllm_generation.temperature = before
+                generation.temperature, generation.repetition_penalty = before
             return
         config = self.generation_config
         self.generation_config = copy.deepcopy(config)
         self.generation_config.do_sample = temperature > 0
         self.generation_config.temperature = temperature if temperature > 0 else 1.0
+        if served:
+            self.generation_config.repetition_penalty = 1.0
         try:
             yield
         finally:
@@ -136,6 +145,9 @@ class RolloutTrainer(GRPOTrainer):
         late = self.args.pool_in == "logprob"  # TRL's own pass follows, see below
         rollouts = Written(token_ids, None if late else self._states_of(jobs, token_ids, pooler))
         self._drawn = self._completed(self._batch, rollouts)
+        update, number = self._generation
+        step = self.state.global_step
+        self._generation = step, number + 1 if update == step else 0
         for attempt in range(self.args.dynamic_sampling_tries or 0):
             if not self._replace_flat_groups(attempt, prompts, result):
                 break
@@ -197,8 +209,8 @@ class RolloutTrainer(GRPOTrainer):
         here = flat.view(self.accelerator.num_processes, -1)
         count = int(here.sum(dim=1).max())  # the same on every process: a vLLM server takes equal shares
         at = here[self.accelerator.process_index].nonzero().flatten().tolist()
-        # Seeded by the step, so that a resumed run draws the same.
-        seed = (self.args.seed, self.state.global_step, self.accelerator.process_index, attempt)
+        # Seeded by the step, so that a resumed run draws the same, and by which of the step's generations this is.
+        seed = (self.args.seed, self._generation, self.accelerator.process_index, attempt)
         picks = random.Random(repr(seed)).choices(range(len(self.train_dataset)), k=count)
         fresh = self._build([self.train_dataset[n] for n in picks])
         rollouts, logprobs = self._write(fresh.rollout_jobs, per_prompt=K)

@@ -17,9 +17,12 @@ def open_policy(
     max_input_tokens: int,
     max_rationale_tokens: int,
     pooling: Pooling,
+    direct: bool = False,  # what is trained pools the text alone: a baseline
     instruction: str | dict[Role, str] | None = None,  # one text serves both roles, as in the paper
 ) -> Prompter:
-    """The prompter of a run; its checkpoint's config is what the trained model will carry.
+    """The prompter of a run; its checkpoint's config is what the trained model will carry, but for the provenance.
+
+    That is still the base's, for the run to say what its base was trained on.
 
     Raises:
         grace.errors.CheckpointError: the model cannot be used; the message says why.
@@ -30,8 +33,9 @@ def open_policy(
         max_input_tokens=max_input_tokens,
         max_rationale_tokens=max_rationale_tokens,
         pooling=pooling,
-        provenance={},
     )
+    if direct or set(config.mode.values()) == {"direct"}:  # rationales trained on a baseline are meant to be written
+        config = replace(config, mode=dict.fromkeys(get_args(Role), "direct" if direct else "reason"))
     if isinstance(instruction, str):
         config = replace(config, instruction=dict.fromkeys(get_args(Role), instruction))
     elif instruction:

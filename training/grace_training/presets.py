@@ -66,16 +66,20 @@ def preset(name: PresetName, objective: Objective) -> RewardSettings:
             )
 
 
-def inert_terms(settings: RewardSettings, algorithm: Algorithm, objective: Objective, *, swapped: bool) -> list[str]:
-    """What of the reward is equal for all rollouts of a group and therefore leaves no trace in the gradient.
+def inert_terms(
+    settings: RewardSettings, algorithm: Algorithm, objective: Objective, *, K: int, swapped: bool
+) -> list[str]:
+    """What of the reward is equal for all K rollouts of a group and therefore leaves no trace in the gradient.
 
     `swapped` is true when queries are rolled out too: a rolled-out query meets its negatives itself.
     """
-    if algorithm == "reinforce++":
-        return []  # its baseline is the batch's, so such terms stay: as noise per query
+    if algorithm == "reinforce++" or (algorithm == "remax" and settings.zero_greedy_baseline):
+        return []  # the baseline is the batch's, or zero, so such terms stay: as noise per query
     inert = []
     if settings.contrast == "margin" and objective == "supervised":
         inert.append("similarity to the negatives" + (" (of rolled-out documents)" if swapped else ""))
     if settings.hard == "anchor" and settings.hard_weight:
         inert.append("R_hard")
+    if K == 2 and settings.consistency_weight and algorithm != "remax":  # whose greedy rollout agrees with each alone
+        inert.append("R_consist")  # two rollouts agree with each other equally
     return inert

@@ -47,19 +47,22 @@ class Run:
         if only_plan and not torch.cuda.is_available():
             settings["use_cpu"] = True  # transformers refuses bfloat16 without a GPU otherwise
         if recipe.method != "grace":
-            # A baseline has no groups; any batch that has someone to be told apart from will do.
+            # A baseline has no groups and no generations; any batch that has someone to be told apart from will do.
             size = int(settings.get("per_device_train_batch_size", 8))
             if size < 2:
                 raise BadRecipe(
                     "per_device_train_batch_size must be at least 2: a text is told from others of its batch"
                 )
             settings["num_generations"] = size
+            for name in ("steps_per_generation", "generation_batch_size", "num_iterations"):
+                settings.pop(name, None)
         self.args = GraceConfig(**settings)
         self.prompter: Prompter = open_policy(
             recipe.model,
             max_input_tokens=self.args.max_input_tokens,
             max_rationale_tokens=self.args.max_completion_length,
             pooling=self.args.pooling,
+            direct=recipe.method != "grace",
             instruction=recipe.instruction,  # type: ignore[arg-type] # roles are checked by the checkpoint
         )
         objective = {"contrastive": "supervised", "simcse": "unsupervised"}.get(recipe.method, self.args.objective)
@@ -103,8 +106,9 @@ class Run:
         """What of the reward will have no effect."""
         if self.recipe.method != "grace":
             return []
-        settings = self.args.reward_settings()
-        return inert_terms(settings, self.args.algorithm, self.args.objective, swapped=self.args.symmetric)
+        args = self.args
+        K, settings = args.num_generations, args.reward_settings()
+        return inert_terms(settings, args.algorithm, args.objective, K=K, swapped=args.symmetric)
 
     def resume_from(self, wanted: str | None) -> str | None:
         """The checkpoint to go on from: a given one, or the newest that is whole; None to start afresh.
@@ -173,6 +177,7 @@ class Run:
             held_out,
             callbacks=[progress],
             peft_config=self._lora(),
+            provenance=self._provenance(),
         )
         trainer.remove_callback(PrinterCallback)  # `Progress` says what matters, the log holds the rest
         before = self._before() if resume is not None else trainer.evaluate() if held_out else {}
@@ -206,7 +211,13 @@ class Run:
         baseline = Baseline(self.recipe.method, self.prompter, dropout=self.recipe.dropout)
         before = self._before() if resume is not None else self._measured(baseline, 0)
         temperature = self.args.reward_settings().temperature
-        trainer = baseline.train(self.data.examples, self.recipe.settings, temperature=temperature, resume=resume)
+        trainer = baseline.train(
+            self.data.examples,
+            self.recipe.settings,
+            temperature=temperature,
+            resume=resume,
+            provenance=self._provenance(),
+        )
         scores = self._measured(baseline, trainer.state.global_step)
         trainer.state.log_history[:0] = [{"step": 0, **before}] if before else []
         trainer.state.log_history.append({"step": trainer.state.global_step, **scores})
@@ -246,21 +257,22 @@ class Run:
         was_training = trainer.model.training
         trainer.model.eval()
         jobs = [self.prompter.job(text, max_rationale_tokens=self.args.max_completion_length) for text in texts]
-        written = trainer.represent(jobs, 0.0).token_ids
+        written = trainer.represent(jobs, 0.0, served=True).token_ids
         trainer.model.train(was_training)
         return [Sample(t, self.prompter.decode(tuple(ids))) for t, ids in zip(texts, written, strict=True)]
 
     def _sampled(self, count: int) -> list[Example]:
         return (self.held_out or self.data).examples[:count]
 
-    def _export(self, state: Any, scores: dict[str, float], samples: list[Sample], *, save: Any, main: bool) -> Path:
+    def _provenance(self, steps: int = 0, scores: dict[str, float] | None = None) -> Provenance:
+        """Where the weights come from, after so many steps."""
         sources = {"train": self.recipe.data, "held out": self.recipe.eval_data}
         fingerprints = {"train": self.data, "held out": self.held_out}
-        provenance = Provenance(
+        return Provenance(
             method=self.recipe.method,
             base_model=Path(self.recipe.model).name if Path(self.recipe.model).is_dir() else self.recipe.model,
             base_fingerprint=self.prompter.checkpoint.fingerprint,
-            steps=self._exported_step(state),
+            steps=steps,
             settings={k: v for k, v in self.recipe.settings.items() if k != "output_dir"}
             | {"reward": asdict(self.args.reward_settings())},
             data={
@@ -269,18 +281,20 @@ class Run:
                 if data is not None
             },
             base_data=checkpoints.trained_on(self.prompter.checkpoint.config.provenance),
-            scores=scores,
+            scores=scores or {},
             inert=tuple(self.inert),
             unused=tuple(self.unused),
             deviations=tuple(deviations(self.args, self.args.world_size)) if self.recipe.method == "grace" else (),
         )
+
+    def _export(self, state: Any, scores: dict[str, float], samples: list[Sample], *, save: Any, main: bool) -> Path:
         if main:  # before anything is drawn: what was logged is not to be had again
             (self.folder / HISTORY).write_text(json.dumps(state.log_history, indent=1), encoding="utf-8")
         drawn = curves.write(state.log_history, self.folder) if main else []
         folder = export(
             self.folder / FINAL,
             self.prompter.checkpoint.config,
-            provenance,
+            self._provenance(self._exported_step(state), scores),
             save_weights=save,
             samples=samples,
             curves=drawn,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from grace_training.carried import keep_carried
 from grace_training.config import GraceConfig
 from grace_training.data import Example
 from grace_training.errors import BadRecipe
+from grace_training.export import Provenance, stamped
 from grace_training.paying import PayingTrainer
 from grace_training.pooling import SpanPooler
 from grace_training.rewards import infonce, unit
@@ -56,6 +58,7 @@ class GraceTrainer(PayingTrainer):
         *,
         callbacks: list[Any] | None = None,
         peft_config: Any = None,
+        provenance: Provenance | None = None,  # what checkpoints on the way say, under their own steps
     ) -> None:
         if args.max_completion_length > prompter.max_rationale_tokens:
             raise BadRecipe(
@@ -67,7 +70,7 @@ class GraceTrainer(PayingTrainer):
             args.beta = args.kl_coefficient  # makes TRL keep a reference; its loss term is left out below
         if args.use_vllm and args.vllm_mode == "colocate":
             keep_weights_updatable()
-        self.prompter = prompter
+        self.prompter, self.provenance = prompter, provenance
         self.held_out = held_out or []
         self.settings = args.reward_settings()
         self._needs_greedy = args.algorithm == "remax" and not self.settings.zero_greedy_baseline
@@ -101,8 +104,9 @@ class GraceTrainer(PayingTrainer):
         return EpochRepeatSampler.of(super()._get_train_sampler(dataset))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        config = self.prompter.checkpoint.config
+        step = self.state.global_step
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        config = stamped(self.prompter.checkpoint.config, self.provenance and replace(self.provenance, steps=step))
         with checkpoints.whole_or_nothing(folder, config, main=self.args.should_save):
             super()._save_checkpoint(model, trial)
 

@@ -69,6 +69,14 @@ def test_a_second_run_starts_no_engine_and_changes_nothing(
         assert [r.score for r in run.tasks] == [r.score for r in before[path].tasks]
 
 
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_is_at_least_one(
+    model_folder: Path, tmp_path: Path, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*common(model_folder, tmp_path), "--limit", limit]) == 2
+    assert "--limit must be at least 1" in capsys.readouterr().err
+
+
 def test_shards_embed_what_a_run_without_them_then_finds(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

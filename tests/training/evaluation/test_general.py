@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from grace import Grace
 from grace.checkpoint import Checkpoint
 from grace.representation import Rationale
 from grace_training.evaluation import general_written
@@ -78,6 +79,23 @@ def test_the_run_says_how_it_was_asked(done: Path) -> None:
     assert run.settings["generated_code"]
     assert len(run.samples) == 3  # two texts, one to summarise
     assert run.rationale_tokens
+    assert max(sample.tokens for sample in run.samples) <= 12
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_what_is_written_is_written_in_the_type_that_the_record_names(
+    data: Path, tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def load(model: str, **options: object) -> None:
+        asked.update(options)
+        raise ImportError("no module named vllm")
+
+    monkeypatch.setattr(Grace, "load", load)
+    assert main(arguments(data, tmp_path, "transformers", "--tasks", "rationales", "--dtype", dtype)) == 1
+    assert asked == {"engine": "transformers"} | ({} if dtype == "auto" else {"dtype": dtype})
+    assert only_run(tmp_path)[1].settings["dtype"] == dtype
 
 
 def test_what_is_there_is_not_measured_again(data: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +227,7 @@ def test_a_model_that_cannot_be_loaded_fails_every_task_with_the_reason(
     [
         (["--tasks", "gsm9k"], "no task gsm9k"),
         (["--limit", "0"], "--limit must be at least 1"),
+        (["--tasks", "perplexity,rationales", "--dtype", "float16"], "--dtype float16: the engine for rationales has"),
         (["--model", "no/such/model"], "no/such/model"),
     ],
 )

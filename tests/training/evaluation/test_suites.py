@@ -90,6 +90,15 @@ def test_reranking_is_the_mean_of_average_precisions(tmp_path: Path) -> None:
     assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx((1 / 3 + 1) / 2, abs=1e-4)
 
 
+def test_one_text_is_a_list_of_one_and_never_one_of_its_characters(tmp_path: Path) -> None:
+    row = {"query": "query", "positive": "T doc 1", "negative": "doc 0"}
+    write(tmp_path / "test.jsonl", [row, {**row, "query": "other"}])
+    suite(tmp_path, {"name": "Order", "type": "Reranking", "test": "test.jsonl"})
+    (task,), _ = load_suite(None, tmp_path).tasks()
+    assert texts_of_task(task, at_most=100) == ["query", "other", "T doc 1", "doc 0"]
+    assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx((1 / 2 + 1) / 2, abs=1e-4)
+
+
 def test_clustering_is_the_v_measure_of_each_set(tmp_path: Path) -> None:
     table = {f"{label} {n}": angle(180 * label + n) for label in range(2) for n in range(40)}
     rows = [{"text": text, "label": text[0], "set": str(int(text[2]) % 2)} for text in table]
@@ -158,8 +167,42 @@ def test_what_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(
+    ("type_", "row", "said"),
+    [
+        ("Reranking", {"query": ["q"], "positive": "p", "negative": "n"}, r"query must be a text, not \['q'\]"),
+        ("Reranking", {"query": "q", "positive": [{"id": 1}], "negative": "n"}, "positive must be a text, not"),
+        ("Reranking", {"query": "q", "positive": "p", "negative": "n\ud83d"}, "negative holds half a character"),
+        ("PairClassification", {"s1": "a", "s2": "b", "label": "yes"}, "label must be 0 or 1, not 'yes'"),
+        ("PairClassification", {"s1": "a", "s2": "b", "label": 2}, "label must be 0 or 1, not 2"),
+        ("STS", {"s1": "a", "s2": "b", "score": "high"}, "score must be a number, not 'high'"),
+        ("STS", {"s1": "a", "s2": "b", "score": math.nan}, "score must be a number, not nan"),
+        (
+            "Summarization",
+            {"text": "a", "human_summaries": "b", "machine_summaries": ["c"], "relevance": 1},
+            "relevance must be a list of numbers, not 1",
+        ),
+    ],
+)
+def test_a_field_in_another_form_is_named_with_file_and_line(
+    tmp_path: Path, type_: str, row: dict[str, Any], said: str
+) -> None:
+    write(tmp_path / "test.jsonl", [row])
+    with pytest.raises(BadData, match=rf"test.jsonl:1: {said}"):
+        load_suite(None, suite(tmp_path, {"name": "X", "type": type_, "test": "test.jsonl"})).tasks()
+
+
+def test_numbers_may_be_written_as_texts(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("s1,s2,label,score\na,b,1,2.5\na,c,0,1\n")
+    tasks = [{"name": type_, "type": type_, "test": "test.csv"} for type_ in ("PairClassification", "STS")]
+    pairs, alike = (task for task in load_suite(None, suite(tmp_path, *tasks)).tasks()[0])
+    assert pairs.splits["test"]["labels"] == [1, 0]  # type: ignore[attr-defined]
+    assert alike.splits["test"]["score"] == [2.5, 1.0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
     ("task", "said"),
     [
+        ({"name": "X", "type": "STS", "test": "t.jsonl", "limit": -1}, "limit must be a whole number of at least 1"),
         ({"name": "X", "type": "Guessing", "test": "t.jsonl"}, "type must be one of Retrieval"),
         ({"name": "X", "type": "Classification", "test": "t.jsonl"}, "lacks train"),
         ({"name": "X", "type": "STS", "test": "t.jsonl", "maximum": 5}, "unknown fields: maximum"),
@@ -170,6 +213,17 @@ def test_what_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, name: s
 def test_a_suite_that_is_none_is_refused(tmp_path: Path, task: dict[str, Any], said: str) -> None:
     with pytest.raises(BadData, match=said):
         load_suite(None, suite(tmp_path, task))
+
+
+def test_other_columns_or_another_type_is_another_result(tmp_path: Path) -> None:
+    """Else a score over the wrong column would stand as done when the suite is corrected."""
+    rows = [{"query": "query", "other": "doc 2", "s2": t, "score": s} for t, s in (("doc 0", 1), ("T doc 1", 0))]
+    write(tmp_path / "test.jsonl", rows)
+    pairs = {"name": "X", "test": "test.jsonl", "columns": {"s1": "other", "label": "score"}}
+    asked = [pairs | {"type": "STS"}, pairs | {"type": "PairClassification"}]
+    asked += [task | {"columns": {**pairs["columns"], "s1": "query"}} for task in asked]  # type: ignore[dict-item]
+    made = [load_suite(None, suite(tmp_path, task)).tasks()[0][0] for task in asked]
+    assert len({task.metadata.dataset["revision"] for task in made}) == 4
 
 
 def test_a_draw_repeats_keeps_what_was_judged_and_says_of_how_many(tmp_path: Path) -> None:

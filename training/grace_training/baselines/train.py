@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from grace_training.baselines.encoder import DirectEncoder
 from grace_training.carried import keep_carried
 from grace_training.data import Example
 from grace_training.errors import BadRecipe
+from grace_training.export import Provenance, stamped
 
 KNOWN = {field.name for field in fields(SentenceTransformerTrainingArguments)}
 MEASURING = {"do_eval", "prediction_loss_only", "metric_for_best_model", "greater_is_better"}  # and all that is eval_*
@@ -74,10 +75,13 @@ class BaselineTrainer(SentenceTransformerTrainer):
 
     encoder: DirectEncoder
     checkpoint_config: CheckpointConfig
+    provenance: Provenance | None  # what checkpoints on the way say, under their own steps
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        with checkpoints.whole_or_nothing(folder, self.checkpoint_config, main=self.args.should_save):
+        step = self.state.global_step
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        config = stamped(self.checkpoint_config, self.provenance and replace(self.provenance, steps=step))
+        with checkpoints.whole_or_nothing(folder, config, main=self.args.should_save):
             super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
@@ -101,7 +105,13 @@ class Baseline:
         self.sentences = SentenceTransformer(modules=[self.encoder], prompts=prompts, device="cpu")
 
     def train(
-        self, examples: list[Example], settings: dict[str, Any], *, temperature: float, resume: str | bool | None = None
+        self,
+        examples: list[Example],
+        settings: dict[str, Any],
+        *,
+        temperature: float,
+        resume: str | bool | None = None,
+        provenance: Provenance | None = None,
     ) -> Any:
         """Train; the trainer is returned for its log.
 
@@ -129,6 +139,7 @@ class Baseline:
             loss=loss,
         )
         trainer.encoder, trainer.checkpoint_config = self.encoder, self._checkpoint_config
+        trainer.provenance = provenance
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 

@@ -98,6 +98,8 @@ def run(options: argparse.Namespace) -> int:
     for name in ("limit", "max_tokens", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise BadRecipe(f"--{name.replace('_', '-')} must be at least 1")
+    if options.dtype == "float16" and (written := [name for name in names if name in WRITTEN]):
+        raise BadRecipe(f"--dtype float16: the engine for {', '.join(written)} has float32 and bfloat16 alone")
     checkpoint = Checkpoint.load(options.model)
     session = Session(options, checkpoint, names)
     session.measure()
@@ -182,12 +184,15 @@ class Session:
 
         def one(grace: Grace, w: Wanted) -> Measured:
             rows = w.rows or []
-            written = general_written.measure(grace, w.task, rows, w.of or len(rows))
+            of, most = w.of or len(rows), self.options.max_tokens
+            written = general_written.measure(grace, w.task, rows, of, max_tokens=most)
             others = (sample for sample in self.run.samples if sample.task != w.task.name)
             self.run = replace(self.run, samples=(*others, *written.samples), rationale_tokens=written.mean_tokens)
             return written.measured
 
-        grace = self._opened(wanted, lambda: Grace.load(self.options.model, engine=self.options.backend))
+        # `auto` is each engine's own default, float32 on a CPU, as for lm-eval's models.
+        chosen = {} if self.options.dtype == "auto" else {"dtype": self.options.dtype}
+        grace = self._opened(wanted, lambda: Grace.load(self.options.model, engine=self.options.backend, **chosen))
         if grace is None:
             return
         with grace:

@@ -45,10 +45,14 @@ def rouge_l(summaries: Sequence[str], written: Sequence[str]) -> list[float]:
     return [float(scorer.score(s, w)["rougeL"].fmeasure) for s, w in zip(summaries, written, strict=True)]
 
 
-def measure(grace: Grace, task: Task, rows: list[Row], of: int) -> Written:
-    """Greedy rationales of documents under the checkpoint's own instruction and budget, judged."""
+def measure(grace: Grace, task: Task, rows: list[Row], of: int, *, max_tokens: int | None = None) -> Written:
+    """Greedy rationales of documents under the checkpoint's own instruction, judged; None is its own budget.
+
+    Raises:
+        grace.errors.InvalidInput: the model has no room for rationales of `max_tokens`.
+    """
     texts = [row["text"] for row in rows]
-    answers = grace.represent(texts, temperature=0.0, show_progress=False)
+    answers = grace.represent(texts, temperature=0.0, max_rationale_tokens=max_tokens, show_progress=False)
     written = [answer.rationale for answer in answers if answer.rationale is not None]  # all: it was asked for
     if task.name == "rationales":
         values = [float(well_formed(rationale)) for rationale in written]

@@ -41,8 +41,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate; 1 when a task failed."""
+    from grace_training.errors import BadRecipe
     from grace_training.evaluation.commanding import evaluate
 
+    if options.limit is not None and options.limit < 1:
+        raise BadRecipe("--limit must be at least 1")
     suite = find(options)
     tasks, full = suite.tasks(limit=options.limit)
     sources = {spec.name: spec.sources for spec in suite.specs}

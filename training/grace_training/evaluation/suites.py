@@ -35,11 +35,11 @@ from typing import Any
 
 from mteb.abstasks import AbsTask
 
-from grace_training.data import rows
 from grace_training.errors import BadData
 from grace_training.evaluation import suite_tasks
 from grace_training.evaluation.leaks import sha256_of
 from grace_training.evaluation.results import CATEGORIES
+from grace_training.evaluation.suite_rows import Form, finite, numbers, read, text, texts, yes_or_no
 
 SHIPPED = Path(__file__).parent / "suites"
 _FILES = ("corpus", "queries", "qrels", "train", "test")
@@ -143,38 +143,38 @@ def build(spec: Spec, *, limit: int | None = None) -> tuple[AbsTask, int | None]
     revision = _revision(spec, limit)
     match spec.type:
         case "Retrieval":
-            corpus = {str(r["id"]): r for r in _read(spec, "corpus", "id", "text")}
-            queries = {str(r["id"]): str(r["text"]) for r in _read(spec, "queries", "id", "text")}
+            corpus = {r["id"]: r for r in _read(spec, "corpus", id=text, text=text)}
+            queries = {r["id"]: r["text"] for r in _read(spec, "queries", id=text, text=text)}
             qrels = _qrels(spec.files["qrels"])
             _check_qrels(spec, corpus, queries, qrels)
             judged = [q for q in queries if any(score > 0 for score in qrels.get(q, {}).values())]
             kept = _draw(judged, limit)
             if limit is not None and len(kept) < len(judged):
                 relevant = {d for q in kept for d in qrels[q]}
-                others = _draw([d for d in corpus if d not in relevant], _OTHERS * limit)
-                corpus = {d: corpus[d] for d in corpus if d in relevant or d in set(others)}
+                drawn = relevant.union(_draw([d for d in corpus if d not in relevant], _OTHERS * limit))
+                corpus = {d: corpus[d] for d in corpus if d in drawn}
             task: AbsTask = suite_tasks.retrieval(
                 spec.name,
                 revision,
                 queries={q: queries[q] for q in kept},
-                corpus={d: (str(r.get("title") or ""), str(r["text"])) for d, r in corpus.items()},
+                corpus={d: (str(r.get("title") or ""), r["text"]) for d, r in corpus.items()},
                 qrels={q: qrels[q] for q in kept},
             )
             return task, _whole(judged, kept)
         case "Reranking":
-            found = _read(spec, "test", "query", "positive", "negative")
+            found = _read(spec, "test", query=text, positive=texts, negative=texts)
             kept_rows = _draw(found, limit)
             return suite_tasks.reranking(spec.name, revision, kept_rows), _whole(found, kept_rows)
         case "Clustering":
-            found = _read(spec, "test", "text", "label")
+            found = _read(spec, "test", text=text, label=text)
             kept_rows = _draw(found, None if limit is None else limit * _CLUSTERED)
             return suite_tasks.clustering(spec.name, revision, kept_rows), _whole(found, kept_rows)
         case "PairClassification":
-            found = _read(spec, "test", "s1", "s2", "label")
+            found = _read(spec, "test", s1=text, s2=text, label=yes_or_no)
             kept_rows = _draw(found, limit)
             return suite_tasks.pair_classification(spec.name, revision, kept_rows), _whole(found, kept_rows)
         case "Classification":
-            train, found = _read(spec, "train", "text", "label"), _read(spec, "test", "text", "label")
+            train, found = (_read(spec, part, text=text, label=text) for part in ("train", "test"))
             kept_rows = _draw(found, limit)
             if limit is not None:
                 train = _per_label(train, 2 * spec.samples_per_label)
@@ -183,12 +183,13 @@ def build(spec: Spec, *, limit: int | None = None) -> tuple[AbsTask, int | None]
             )
             return made, _whole(found, kept_rows)
         case "STS":
-            found = _read(spec, "test", "s1", "s2", "score")
+            found = _read(spec, "test", s1=text, s2=text, score=finite)
             kept_rows = _draw(found, limit)
             bounds = (spec.min_score, spec.max_score)
             return suite_tasks.sts(spec.name, revision, kept_rows, bounds), _whole(found, kept_rows)
         case "Summarization":
-            found = _read(spec, "test", "text", "human_summaries", "machine_summaries", "relevance")
+            lists: dict[str, Form] = {"human_summaries": texts, "machine_summaries": texts, "relevance": numbers}
+            found = _read(spec, "test", text=text, **lists)
             kept_rows = _draw(found, limit)
             bounds = (spec.min_score, spec.max_score)
             return suite_tasks.summarization(spec.name, revision, kept_rows, bounds), _whole(found, kept_rows)
@@ -206,6 +207,8 @@ def _spec(entry: Any, folder: Path, where: str) -> Spec:
     needed = _NEEDED.get(entry["type"], ("test",))
     if absent := [name for name in needed if name not in entry]:
         raise BadData(f"{where} ({entry['name']}) lacks {', '.join(absent)}")
+    if (limit := entry.get("limit")) is not None and (type(limit) is not int or limit < 1):
+        raise BadData(f"{where} ({entry['name']}): limit must be a whole number of at least 1, not {limit!r}")
     values = {k: v for k, v in entry.items() if k not in _FILES}
     return Spec(**values, files={name: folder / entry[name] for name in needed})
 
@@ -220,20 +223,8 @@ def _from_folder(folder: Path) -> Suite:
     return Suite(folder.name, (Spec(folder.name, "Retrieval", files),))
 
 
-def _read(spec: Spec, file: str, *needed: str) -> list[dict[str, Any]]:
-    found = []
-    for where, row in rows(str(spec.files[file])):
-        if isinstance(row, BadData):
-            raise row
-        if not isinstance(row, dict):
-            raise BadData(f"{where}: a row must be an object, not {type(row).__name__}")
-        named = {**row, **{ours: row.get(theirs) for ours, theirs in spec.columns.items()}}
-        if absent := [name for name in needed if named.get(name) is None]:
-            raise BadData(f"{where}: no field {absent[0]!r}; the row has {', '.join(row) or 'none'}")
-        found.append(named)
-    if not found:
-        raise BadData(f"{spec.files[file]}: no rows")
-    return found
+def _read(spec: Spec, file: str, **forms: Form) -> list[dict[str, Any]]:
+    return read(spec.files[file], spec.columns, forms)
 
 
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
@@ -283,8 +274,9 @@ def _whole(found: list[Any], kept: list[Any]) -> int | None:
 
 
 def _revision(spec: Spec, limit: int | None) -> str:
-    """What a result is of: other data, or another draw, is another result."""
-    digest = hashlib.sha256(repr((limit, spec.min_score, spec.max_score, spec.samples_per_label)).encode())
+    """What a result is of: other data, other columns of it, another type or another draw is another result."""
+    asked = (spec.type, limit, spec.min_score, spec.max_score, spec.samples_per_label, sorted(spec.columns.items()))
+    digest = hashlib.sha256(repr(asked).encode())
     for name, path in sorted(spec.files.items()):
         digest.update(f"{name} {sha256_of(path)}".encode())
     return digest.hexdigest()[:12]
