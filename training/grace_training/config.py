@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -136,8 +137,8 @@ class GraceConfig(GRPOConfig):
         if (self.num_generations or 0) < 2:
             raise BadRecipe("num_generations (K) must be at least 2: one rollout has nothing to be compared with")
         for name in ("num_negatives", "anchor_temperature", "kl_coefficient", "joint_weight"):
-            if getattr(self, name) < 0:
-                raise BadRecipe(f"{name} must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:  # false also for NaN
+                raise BadRecipe(f"{name} must be finite and not negative")
         if self.symmetric and self.objective == "unsupervised":
             raise BadRecipe("symmetric swaps query and positive; unsupervised examples have one text")
         if self.kl_coefficient and self.algorithm != "reinforce++":
@@ -181,4 +182,6 @@ def _as_field(name: str, value: Any) -> Any:
     fits = type(value) in (int, float) if type(wanted) in (int, float) else isinstance(value, type(wanted))
     if not fits:
         raise BadRecipe(f"reward.{name} must be {_KINDS[type(wanted)]}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRecipe(f"reward.{name} must be finite, not {value!r}")
     return value
