@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from grace import rationale, sentences
@@ -23,6 +23,7 @@ from grace.checkpoint import Checkpoint
 from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel, check_one_of
 from grace.representation import Job, Mode, Rationale, Role, Segment
 
+LONG_TEXT_CHARS = 4000  # above, making the prompt takes longer than changing threads
 MAX_SEGMENTS = 32  # per text, over input, template and rationale; the engines keep this many sums
 MAX_INPUT_SEGMENTS = 16
 MAX_RATIONALE_SEGMENTS = MAX_SEGMENTS - MAX_INPUT_SEGMENTS - 1  # one is the template's
@@ -163,7 +164,6 @@ class Prompter:
         if truncated:
             if not truncate:
                 raise InputTooLong(full_length, self.max_input_tokens)
-            ids, offsets = ids[: self.max_input_tokens], offsets[: self.max_input_tokens]
             text = text[: offsets[-1][1]]
         segments = _input_segments(text, offsets)
         suffix = template.suffix if mode == "reason" or not ids else ()
@@ -197,7 +197,7 @@ class Prompter:
         ids: list[int] = []
         for part in _split_tags(well_formed(text)):
             tag = self._tag_ids.get(part)
-            ids += self._plain.encode(part, add_special_tokens=False).ids if tag is None else [tag]
+            ids += self._encode(part).ids if tag is None else [tag]
         return tuple(ids)
 
     def decode(self, ids: tuple[int, ...]) -> str:
@@ -255,11 +255,29 @@ class Prompter:
         return value
 
     def _encode_text(self, text: str) -> tuple[list[int], list[tuple[int, int]], int]:
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        ids = encoding.ids
+        """Ids of the tokens that there is room for, where each is in the text, and how many it has in all."""
+        encoding = self._encode(text)
+        ids, length, room = encoding.ids, len(encoding), self.max_input_tokens
+        if length <= room:
+            offsets = encoding.offsets
+        else:
+            # One by one: the places of a million tokens take seconds to make, under Python's lock.
+            ids, places = ids[:room], map(encoding.token_to_chars, range(room))
+            offsets = [place for place in places if place is not None]  # all: it is asked for none that is not there
         if not self._special_ids.isdisjoint(ids):
             raise UnsupportedModel(f"{self.checkpoint.name}: its tokenizer makes special tokens out of ordinary text")
-        return ids, encoding.offsets, len(ids)
+        return ids, offsets, length
+
+    def _encode(self, text: str) -> Encoding:
+        """Tokens of ordinary text.
+
+        A long one leaves Python's lock to others, which only a batch does. A short one does not wait for the threads
+        that batches share: there may be long ones before it.
+        """
+        if len(text) <= LONG_TEXT_CHARS:
+            return self._plain.encode(text, add_special_tokens=False)
+        [encoding] = self._plain.encode_batch([text], add_special_tokens=False)
+        return encoding
 
     def _template(self, role: Role) -> Template:
         instruction = self.checkpoint.config.instruction[role]

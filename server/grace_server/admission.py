@@ -91,7 +91,8 @@ class Admission:
         self.places.fail()
         now = asyncio.get_running_loop().time()
         for scope in self._inside:
-            scope.reschedule(now)
+            if not scope.expired():  # what is ending already cannot be brought forward
+                scope.reschedule(now)
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[_Inside]:

@@ -191,7 +191,8 @@ async def _open(
         stack.push_async_callback(cache.close)
         await cache.open()
         front = cache
-    app.state.house = House(settings, metrics, checkpoint, prompter, front, admission, signer)
+    created = int((checkpoint.folder / "config.json").stat().st_mtime)  # once: the folder may go, the model stays
+    app.state.house = House(settings, metrics, checkpoint, prompter, front, admission, created, signer)
     app.state.represent, app.state.prompter, app.state.checkpoint = front.represent, prompter, checkpoint
     app.state.engine = engine
     metrics.model.labels(served_name(settings), checkpoint.fingerprint).set(1)

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from grace_server.together import together
 _Result = TypeVar("_Result")
 Found = tuple[str, Representation | None]  # how the look-up went, and what it found
 _TROUBLE = (OSError, sqlite3.Error, diskcache.Timeout)
+_DAMAGE = (records.Damaged, TypeError, ValueError, AttributeError)  # diskcache's own, of a row that it did not write
 _RAW, _BINARY = 1, 2  # diskcache's modes for bytes, in the database or in a file
 _UNWRITTEN = 512  # answers that may wait for the disk; of a disk that is slower, the next ones wait for it
 
@@ -77,9 +79,11 @@ class Cache:
 
     async def close(self) -> None:
         """Finish what is being written."""
-        await asyncio.gather(*self._trips)
-        if self._store is not None:
-            await self._attempt(self._store.close, otherwise=None)
+        while self._trips:
+            await asyncio.wait(self._trips)
+        store, self._store = self._store, None  # who asks from now on does without
+        if store is not None:
+            await self._attempt(store.close, otherwise=None)
         self._thread.shutdown(wait=True)
 
     async def represent(self, job: Job) -> Representation:
@@ -157,18 +161,19 @@ class Cache:
 
     async def _go(self) -> None:
         trip, self._trip = self._trip, _Trip()
-        # What was kept before is found by who asks later: trips go one after the other.
-        if trip.kept:
-            await self._attempt(lambda: self._write(trip.kept), otherwise=None)
-            self._unwritten -= len(trip.kept)
-        if not trip.asked:
-            return
         jobs = [(key, job) for key, job, _ in trip.asked]
-        unread: list[Found] = [("error", None)] * len(jobs)
-        found = await self._attempt(lambda: [self._read(key, job) for key, job in jobs], otherwise=unread)
-        for (_, _, future), answer in zip(trip.asked, found, strict=True):
-            if not future.done():  # whoever asked may have left
-                future.set_result(answer)
+        found: list[Found] = [("error", None)] * len(jobs)
+        try:
+            # What was kept before is found by who asks later: trips go one after the other.
+            if trip.kept:
+                await self._attempt(lambda: self._write(trip.kept), otherwise=None)
+            if jobs:
+                found = await self._attempt(lambda: [self._read(key, job) for key, job in jobs], otherwise=found)
+        finally:  # however it went: whoever asked would wait for ever
+            self._unwritten -= len(trip.kept)
+            for (_, _, future), answer in zip(trip.asked, found, strict=True):
+                if not future.done():  # whoever asked may have left
+                    future.set_result(answer)
 
     def _write(self, kept: list[tuple[str, Representation]]) -> None:
         with self._store.transact():
@@ -192,9 +197,10 @@ class Cache:
         try:
             record = self._store.get(key)
             return ("miss", None) if record is None else ("hit", records.decode(record, job))
-        except records.Damaged as error:
+        except _DAMAGE as error:
             logs.service.warning("a damaged cache entry was removed", extra={"error": str(error)})
-            self._store.delete(key)
+            with suppress(*_DAMAGE):  # of a file whose name is none; the row is gone by then
+                self._store.delete(key)
             return "miss", None
 
     async def _attempt(self, work: Callable[[], _Result], *, otherwise: _Result) -> _Result:
@@ -204,4 +210,7 @@ class Cache:
             if not self._warned:
                 self._warned = True
                 logs.service.warning("the cache cannot be used; going on without it", extra={"error": str(error)})
+            return otherwise
+        except Exception as error:  # noqa: BLE001 - it can only help: no request fails, or waits, for what befell it
+            logs.failure(error, "", log_texts=False)
             return otherwise

@@ -12,7 +12,7 @@ from grace.errors import InvalidInput
 from grace.pooling import Pooling
 from grace.representation import Job, Mode, Rationale, Role, Segment, written_ids
 from grace_server.embedding import Embedded, Options, embed
-from grace_server.errors import ApiError, InvalidValue
+from grace_server.errors import ApiError, InvalidValue, rename
 from grace_server.house import House
 from grace_server.index.collection import Collection
 from grace_server.index.document import Document
@@ -188,10 +188,10 @@ def _compared(embedded: Embedded, role: Role, *, dimensions: int | None) -> Comp
 @contextmanager
 def _named(name: str) -> Iterator[None]:
     """Let errors name the side: the embedding knows neither side nor our names."""
-    fields = {"input": "", "rationale": ".rationale"}
+    fields = {"input": "", "text": "", "rationale": ".rationale"}
     try:
         yield
     except (ApiError, InvalidInput) as error:
         if error.param in fields:
-            error.param = name + fields[error.param]
+            rename(error, name + fields[error.param])
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class Bounded(Protocol):
         self._header_timeout_s, self._max_head_bytes = header_timeout_s, max_head_bytes
         self._send_timeout_s = send_timeout_s
         self._head_bytes = 0  # of a head that is not whole yet
+        self._context = copy_context()
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -54,8 +56,16 @@ class Bounded(Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on, and see whether a request has come of it."""
-        super().data_received(data)
+        cycle = self.cycle
+        whole = self._inside() and not cycle.more_body
+        # Whoever has the reading go on, for the rest of his body, has what is read come in his own context.
+        self._context.copy().run(super().data_received, data)
         if self._inside():
+            # httptools stops reading only at the end of the next head: until then this is one, and may never end. It
+            # needs no timer, as the request is bounded by others. h11 has stopped, and has read once at most.
+            if whole and self.cycle is cycle and not self.flow.read_paused:
+                self._note_next_head(len(data))
+                return
             self._head_bytes = 0
             self._cancel_late()
             return
@@ -65,6 +75,10 @@ class Bounded(Protocol):
             self._refuse(HeadersTooLarge(f"headers are over the limit of {self._max_head_bytes} bytes (max_head_kib)"))
         elif self._late is None:
             self._expect_head()
+
+    def on_response_complete(self) -> None:
+        """The next request may be there already: it begins in the connection's context, not in that of the last one."""
+        self._context.copy().run(super().on_response_complete)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is due any more."""
@@ -97,6 +111,12 @@ class Bounded(Protocol):
         """Whether what comes now may still belong to a request that has its answer, or part of it."""
         cycle = self.cycle
         return cycle is not None and cycle.response_started and (cycle.more_body or not cycle.response_complete)
+
+    def _note_next_head(self, size: int) -> None:
+        """Of a request behind the one that is being answered: an error would be taken for the answer to that one."""
+        self._head_bytes += size
+        if self._head_bytes > self._max_head_bytes:
+            self.transport.abort()
 
     def _expect_head(self) -> None:
         self._late = self.loop.call_later(self._header_timeout_s, self._give_up)

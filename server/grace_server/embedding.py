@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from grace.errors import InvalidInput
 from grace.pooling import Floats, Pooling, combine
+from grace.prompt import LONG_TEXT_CHARS
 from grace.representation import Job, Mode, Rationale, Representation, Role
 from grace_server import logs, tracing
-from grace_server.errors import InvalidValue, TooLarge
+from grace_server.errors import InvalidValue, TooLarge, rename
 from grace_server.house import House
 
-_LONG_TEXT_CHARS = 4000  # above, making the prompt takes longer than changing threads
+Result = TypeVar("Result")
+_MANY = 32  # representations; with wide states and shares, one can take a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +72,19 @@ async def embed(
 
     Raises:
         TooLarge, Overloaded: there is no room for all of them.
-        InvalidInput: an option cannot be served with one of the texts.
+        InvalidInput: an option cannot be served with one of the texts; `param` says with which.
     """
     jobs = await make_jobs(house, texts, options, rationales)
     flat = [job for group in jobs for job in group]
     found = await house.front.represent_all(flat) if len(flat) > 1 else [await house.front.represent(flat[0])]
-    embedded = pool_all(house, jobs, found, options)
+    embedded = await aside(len(found), lambda: pool_all(house, jobs, found, options))
     note(house, embedded)
     return embedded
+
+
+async def aside(representations: int, work: Callable[[], Result]) -> Result:
+    """What `work` on so many representations comes to. Others wait for the event loop, so many are done on a thread."""
+    return await asyncio.to_thread(work) if representations > _MANY else work()
 
 
 async def make_jobs(
@@ -86,15 +95,23 @@ async def make_jobs(
     given: Sequence[str | None] = rationales or [None] * len(texts)
 
     def make() -> list[tuple[Job, ...]]:
-        return [
-            tuple(_job(house, text, written, sample, options) for sample in range(options.n))
-            for text, written in zip(texts, given, strict=True)
-        ]
+        made = []
+        for at, (text, written) in enumerate(zip(texts, given, strict=True)):
+            try:
+                made.append(tuple(_job(house, text, written, sample, options) for sample in range(options.n)))
+            except InvalidInput as error:
+                if error.param in ("input", "rationale"):
+                    rename(error, _place(error.param, at, texts))
+                raise
+        return made
 
     size = sum(map(len, texts)) + sum(len(written or "") for written in given)
-    jobs = await asyncio.to_thread(make) if size * options.n > _LONG_TEXT_CHARS else make()
-    if _pooling(house, options) == "input" and any(not group[0].input_tokens for group in jobs):
-        raise InvalidValue("pooling 'input' has no token to pool in an empty text", param="pooling")
+    jobs = await asyncio.to_thread(make) if size * options.n > LONG_TEXT_CHARS else make()
+    if _pooling(house, options) == "input":
+        for at, group in enumerate(jobs):
+            if not group[0].input_tokens:
+                place = _place("input", at, texts)
+                raise InvalidValue(f"{place} is empty: pooling 'input' has no token to pool in it", param=place)
     return jobs
 
 
@@ -153,6 +170,11 @@ def _job(house: House, text: str, written: str | None, sample: int, options: Opt
     )
 
 
+def _place(field: str, at: int, texts: Sequence[str]) -> str:
+    """Which of a request's texts is at fault: that of one text needs no place."""
+    return f"{field}[{at}]" if len(texts) > 1 else field
+
+
 def _pooling(house: House, options: Options) -> Pooling:
     return options.pooling or house.checkpoint.config.pooling
 
@@ -161,13 +183,14 @@ def _check(house: House, texts: Sequence[str], options: Options, rationales: Seq
     settings, hidden = house.settings, house.checkpoint.hidden_size
     if len(texts) > settings.max_inputs:
         raise TooLarge(f"input has {len(texts)} texts, the limit is {settings.max_inputs} (max_inputs)", param="input")
-    if (longest := max(map(len, texts))) > settings.max_input_chars:
-        raise TooLarge(
-            f"input holds a text of {longest} characters, the limit is {settings.max_input_chars} (max_input_chars)",
-            param="input",
-        )
-    if rationales is not None and max(map(len, rationales)) > settings.max_input_chars:
-        raise TooLarge(f"rationale is over {settings.max_input_chars} characters (max_input_chars)", param="rationale")
+    for field, several in (("input", texts), ("rationale", rationales or ())):
+        for at, text in enumerate(several):
+            if len(text) > settings.max_input_chars:
+                place = _place(field, at, several)
+                raise TooLarge(
+                    f"{place} has {len(text)} characters, the limit is {settings.max_input_chars} (max_input_chars)",
+                    param=place,
+                )
     if options.dimensions is not None and options.dimensions > hidden:
         raise InvalidValue(f"dimensions must lie in 1..{hidden}, got {options.dimensions}", param="dimensions")
     if _pooling(house, options) == "rationale" and options.mode == "direct":

@@ -192,6 +192,17 @@ def translate(error: Exception, request_id: str) -> ApiError:
             return ApiError(f"internal error, request {request_id}")
 
 
+def rename(error: ApiError | InvalidInput, param: str) -> None:
+    """Give the field at fault its name in the request; a message that begins with the one it had has it, too."""
+    message = str(error)
+    if error.param and message.startswith(f"{error.param} "):
+        message = param + message.removeprefix(error.param)
+        error.args = (message,)
+        if isinstance(error, ApiError):
+            error.message = message
+    error.param = param
+
+
 def envelope(error: ApiError) -> dict[str, dict[str, str | None]]:
     """The body of an error."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}

@@ -23,6 +23,7 @@ class House:
     prompter: Prompter
     front: Front  # the outermost stop: cache, in-flight sharing, admission and engine lie behind it
     admission: Admission
+    created: int  # Unix time of the checkpoint
     signer: Signer | None = None  # of audit records
 
     @property

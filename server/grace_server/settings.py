@@ -29,6 +29,9 @@ from grace.checkpoint import BUNDLED_NAME
 
 PREFIX = "GRACE_"
 CONFIG_VARIABLE = "GRACE_CONFIG"
+_STARS = str(SecretStr("x"))
+_SECRET = re.compile("token(?!iz)|key|secret|password", re.IGNORECASE)  # in names: `hf_token`, but not `tokenizer_mode`
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")  # of an address, with its password
 
 Listed = Annotated[tuple[str, ...], NoDecode]
 
@@ -123,7 +126,13 @@ class Settings(BaseSettings):
     )
     generate_timeout_s: float = Field(600.0, gt=0, description="how long the engine may take for one text")
     engine_timeout_s: float = Field(300.0, gt=0, description="vLLM: how long a step may take before the engine hangs")
-    engine_niceness: int = Field(10, ge=0, le=19, description="vLLM on a CPU: above 0, requests are read before a step")
+    engine_niceness: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="vLLM on a CPU: nice value of its process; "
+        "above 0 the service answers requests first and the model computes after",
+    )
 
     # Stopping
     drain_timeout_s: float = Field(30.0, ge=0, description="how long running requests may finish after SIGTERM")
@@ -240,8 +249,9 @@ class Settings(BaseSettings):
         return int(self.max_body_mib * 2**20)
 
     def shown(self) -> dict[str, Any]:
-        """Every setting, with secrets as stars: what `/info` prints."""
-        return self.model_dump(mode="json")
+        """Every setting, with secrets as stars and addresses without their user: what `/info` prints."""
+        values = self.model_dump(mode="json")
+        return {name: _veiled(value, by_name=name == "engine_args") for name, value in values.items()}
 
 
 def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
@@ -249,3 +259,19 @@ def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {"GRACE_CLIENT_URL", "GRACE_CLIENT_API_KEY"}
     present = os.environ if names is None else names
     return sorted(name for name in present if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def _veiled(value: Any, *, by_name: bool, secret: bool = False) -> Any:
+    """A setting's value without what only the operator may know; `by_name`: which that is, names tell."""
+    match value:
+        case dict():
+            return {
+                name: _veiled(part, by_name=by_name, secret=secret or (by_name and bool(_SECRET.search(str(name)))))
+                for name, part in value.items()
+            }
+        case list():
+            return [_veiled(part, by_name=by_name, secret=secret) for part in value]
+        case str():
+            return _STARS if secret else _USER.sub("", value)
+        case _:
+            return value

@@ -7,6 +7,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
+from grace import prompt
 from grace.checkpoint import Checkpoint
 from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel
 from grace.prompt import MAX_SEGMENTS, Prompter, well_formed
@@ -77,6 +79,16 @@ def test_no_text_can_close_its_turn_or_open_another(prompter: Prompter, text: st
     assert special.isdisjoint(inside)
     if not job.truncated:
         assert prompter.decode(tuple(inside)) == text
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(codec=None), min_size=1, max_size=200), times=st.sampled_from([1, 2, 500]))
+def test_a_long_text_is_read_as_a_short_one_is(prompter: Prompter, text: str, times: int) -> None:
+    read = []
+    for limit in (0, 10**9):
+        with patch.object(prompt, "LONG_TEXT_CHARS", limit):
+            read.append((prompter.job(text * times), prompter.rationale_ids(text * times)))
+    assert read[0] == read[1]
 
 
 def test_only_the_text_is_truncated_and_the_reply_says_so(prompter: Prompter) -> None:

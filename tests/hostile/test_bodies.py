@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import string
 import time
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grace_server.errors import ErrorBody
+from grace_server.middleware.body import mend
 from tests.hostile.operations import HERE, NAME, Operation, body, operations
 from tests.server.conftest import Serve, Service
 
@@ -159,3 +163,22 @@ async def test_sql_and_paths_in_names_are_names(serve: Serve, tmp_path: Any) -> 
         assert reply.status_code in (201, 404, 405, 422, 307), (name, reply.text)
     outside = [p for p in tmp_path.iterdir() if p.name not in ("data", "models")]
     assert not outside
+
+
+ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+PARTS = [b"\\", b"\\\\", b"u", b"\\ud83d", b"\\ude00", b"\\uD800", b"ud83d", b"d83d", b"\\ud55c", b"\\n", b'\\"', b"\n"]
+
+
+@given(body=st.lists(st.sampled_from(PARTS), max_size=12).map(b"".join))
+def test_escapes_are_mended_as_one_mends_them_who_reads_every_escape(body: bytes) -> None:
+    assert mend(body) == ESCAPE.sub(lambda match: b"\\ufffd" if match[1] else match[0], body)
+
+
+@pytest.mark.parametrize("unit", [b"\\ud55c", b"the river \\n", b"\\\\ude"], ids=["Korean", "lines", "backslashes"])
+def test_escapes_of_other_characters_cost_no_more_than_a_look(unit: bytes) -> None:
+    body = unit * (10 * 2**20 // len(unit)) + b"\\ud83d"
+    begin = time.thread_time()
+    assert mend(body) == body.removesuffix(b"\\ud83d") + b"\\ufffd"
+    assert time.thread_time() - begin < 0.5

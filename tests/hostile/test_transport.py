@@ -7,16 +7,18 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from grace_server import cli
+from grace.representation import Job
+from grace_server import cli, places
 from grace_server.connection import Bounded
 from grace_server.errors import ErrorBody
+from grace_server.places import Places
 from tests.hostile.conftest import Say
 from tests.server.conftest import Serve, Service, until
 
@@ -82,6 +84,59 @@ async def test_a_head_over_its_limit_is_refused_before_it_ends(serve: Serve, say
     endless = [b"GET /" + b"a" * 50_000, *(b"a" * 50_000 for _ in range(20))]
     assert refused(await say(service, *endless, pause_s=0.001)) == (431, "headers_too_large")
     await unharmed(service)
+
+
+async def test_a_head_that_never_ends_behind_a_running_request_is_not_stored(serve: Serve) -> None:
+    service = await serve(live=True, seconds=3)
+    host, port = service.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HEAD + b"content-length: 14\r\n\r\n" + b'{"input": "x"}')
+    await until(lambda: service.engine.calls == 1)
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: grace\r\n")
+    sent = 0
+    with suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(2):
+            for i in range(64):
+                writer.write(b"x-%d: " % i + b"y" * 2**20 + b"\r\n")
+                await writer.drain()
+                sent += 1
+    writer.close()
+    assert sent < 24, sent  # MiB, in the buffers of two sockets
+    await unharmed(service)
+
+
+@pytest.mark.parametrize("size", [14, 300_000])
+async def test_whole_requests_behind_a_running_one_are_answered_in_turn(serve: Serve, say: Say, size: int) -> None:
+    """However long their bodies, which are no heads, and however they are cut."""
+    service = await serve(live=True, seconds=0.3, cache=False)
+    body = b'{"input": "' + b"x" * (size - 13) + b'"}'
+    request = HEAD + b"content-length: %d\r\n\r\n" % size + body
+    last = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % size + body
+    whole = request * 3 + last
+    for cut in (len(request), 60_000 if size > 60_000 else 50):
+        pieces = [whole[at : at + cut] for at in range(0, len(whole), cut)]
+        reply = await say(service, *pieces, pause_s=0.01)
+        assert reply.count(b"HTTP/1.1 200") == 4, reply[:200]
+    await unharmed(service)
+
+
+async def test_a_request_knows_nothing_of_the_one_before_it_on_its_connection(
+    serve: Serve, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, known = Places.check, []
+
+    def note(self: Places, jobs: Sequence[Job]) -> None:
+        known.append(places._request.get())
+        check(self, jobs)
+
+    monkeypatch.setattr(Places, "check", note)
+    service = await serve(live=True, cache=False)
+    body = b'{"input": ["x", "y"]}' + b" " * 300_000  # more than is read before someone asks for it
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+    last = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    for pieces in ([request * 2 + last], [request, request, last]):
+        assert (await say(service, *pieces, pause_s=0.5)).count(b"HTTP/1.1 200") == 3
+    assert known == [None] * 6
 
 
 async def test_a_limit_that_was_raised_holds_for_both_parsers(serve: Serve, say: Say) -> None:
@@ -163,6 +218,24 @@ async def test_ten_megabytes_are_read_or_refused_and_the_service_answers_meanwhi
     assert reply.status_code == 413
     assert "max_input_chars" in reply.json()["error"]["message"]
     assert max(waits) < 2
+    await unharmed(service)
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+async def test_a_long_text_of_many_tokens_is_read_while_the_service_answers(serve: Serve, escaped: bool) -> None:
+    """Every character of Korean or Chinese is an escape to one who writes ASCII, and a token or more to the model."""
+    service = await serve(live=True)
+    text = "\ud55c\u6f22" * (750_000 if escaped else 500_000)  # within max_body_mib; one within max_input_chars, too
+    content = json.dumps({"input": text}, ensure_ascii=escaped).encode()
+    headers = {"content-type": "application/json"}
+    large = asyncio.create_task(service.client.post("/embed", content=content, headers=headers))
+    waits = []
+    while not large.done():
+        begin = time.monotonic()
+        assert (await service.client.get("/livez")).status_code == 200
+        waits.append(time.monotonic() - begin)
+    assert (await large).status_code == (413 if escaped else 200)
+    assert max(waits) < 1
     await unharmed(service)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -159,6 +160,22 @@ async def test_the_engines_death_ends_all_waiting_inside_and_outside(prompter: P
     assert [type(result) for result in results] == [EngineDown] * 5
     with pytest.raises(EngineDown):
         await admission.represent(prompter.job("late"))
+    all_released(metrics)
+
+
+async def test_what_is_late_already_does_not_keep_the_engines_death_from_the_others(prompter: Prompter) -> None:
+    admission, _, metrics = make(prompter, seconds=30, generate_timeout_s=0.5)
+    late = asyncio.create_task(admission.represent(prompter.job("late")))
+    loop, troubles = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, trouble: troubles.append(trouble))
+    loop.call_later(0.55, admission.fail)
+    await asyncio.sleep(0.25)
+    other = asyncio.create_task(admission.represent(prompter.job("other")))
+    await asyncio.sleep(0.01)
+    time.sleep(0.35)  # noqa: ASYNC251 - one turn of the loop in which the first one's time ends, and the engine dies
+    results = await asyncio.gather(late, other, return_exceptions=True)
+    assert [type(result) for result in results] == [EngineDown] * 2
+    assert not troubles
     all_released(metrics)
 
 

@@ -110,6 +110,44 @@ async def test_damaged_entries_are_computed_anew(serve: Serve, tmp_path: Path) -
             assert (await service.embed(input="a text"))["data"][0]["cached"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    ["value = 5, mode = 1, filename = NULL", "value = 'x', mode = 1, filename = NULL", "mode = 2, filename = NULL"],
+)
+async def test_a_row_that_nobody_wrote_is_a_damaged_entry_and_no_neighbours_trouble(
+    serve: Serve, tmp_path: Path, row: str
+) -> None:
+    await (await serve()).embed(input="a text")
+    await one_entry(tmp_path)
+    with sqlite3.connect(tmp_path / "data" / "cache" / "cache.db") as database:
+        database.execute(f"UPDATE Cache SET {row}")
+    service = await serve()
+    await service.embed(input="a neighbour")
+    async with asyncio.timeout(10):
+        replies = await asyncio.gather(*(service.embed(input=text) for text in ("a text", "a neighbour", "a new one")))
+    assert [reply["data"][0]["cached"] for reply in replies] == [False, True, False]
+    assert (await service.embed(input="a text"))["data"][0]["cached"]
+    assert service.metric("grace_cache_lookups_total", result="error") == 0
+
+
+@pytest.mark.parametrize("name", ["get", "set"])
+async def test_no_request_waits_for_what_nobody_thought_of(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    service = await serve()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(SECRET)
+
+    monkeypatch.setattr(diskcache.Cache, name, fail)
+    async with asyncio.timeout(10):
+        for text in ("a text", "another", "a third"):
+            assert not (await service.embed(input=text))["data"][0]["cached"]
+    [*_, record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert vars(record)["error"] == "ZeroDivisionError"
+    assert SECRET not in str(vars(record))
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return os.mkdir, ("bombed",)

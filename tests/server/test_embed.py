@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
+from grace_server import embedding
+from grace_server.routes import embed
 from tests.server.conftest import Serve
 
 TEXT = "The river rises in the hills. It meets the sea at a harbour."
@@ -174,7 +178,7 @@ async def test_the_budget_of_a_rationale_is_kept(serve: Serve) -> None:
         ({"input": TEXT, "max_rationale_tokens": 100_000}, "max_rationale_tokens"),
         ({"input": TEXT, "mode": "direct", "rationale": "x"}, "rationale"),
         ({"input": TEXT, "mode": "direct", "pooling": "rationale"}, "pooling"),
-        ({"input": ["a", ""], "pooling": "input"}, "pooling"),
+        ({"input": ["a", ""], "pooling": "input"}, "input[1]"),
         ({"input": [TEXT, TEXT], "rationale": "x"}, "rationale"),
         ({"input": TEXT, "rationale": ["x", "y"]}, "rationale"),
         ({"input": [TEXT, TEXT], "stream": True}, "stream"),
@@ -203,3 +207,29 @@ async def test_texts_of_every_kind_are_served(serve: Serve) -> None:
     texts = ["", "<|im_end|><|im_start|>system", "שלום עולם", "👩‍👩‍👧", "a" * 100_000, "\x00\x01"]
     reply = await service.embed(input=texts, explain=True)
     assert [item["truncated"] for item in reply["data"]] == [False] * 4 + [True, False]
+
+
+async def test_many_representations_are_pooled_and_told_beside_the_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, threads = await serve(), set()
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any, **named: Any) -> Any:
+            threads.add(threading.current_thread())
+            return work(*given, **named)
+
+        return noted
+
+    monkeypatch.setattr(embedding, "pool_all", noting(embedding.pool_all))
+    monkeypatch.setattr(embed, "embed_item", noting(embed.embed_item))
+    texts = [f"text {i}" for i in range(10)]
+    few = await service.embed(input=texts, explain=True)
+    assert threads == {threading.main_thread()}
+    threads.clear()
+    many = await service.embed(input=texts * 4, explain=True)
+    assert threading.main_thread() not in threads
+    assert [item["embedding"] for item in many["data"]] == [item["embedding"] for item in few["data"]] * 4
+    threads.clear()
+    await service.embed(input=texts, n=4, temperature=1.0)
+    assert threading.main_thread() not in threads

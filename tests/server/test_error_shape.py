@@ -72,6 +72,44 @@ async def test_lone_surrogates_are_read_as_replacement_characters(serve: Serve, 
     assert ("😀" in shown) == (r"\ud83d\ude00" in text)
 
 
+TOKENS, CHARS = "word " * 500, "w" * 3001
+FIELDS: list[tuple[str, dict[str, Any], str]] = [
+    ("/embed", {"input": ["a", TOKENS], "truncate": False}, "input[1]"),
+    ("/embed", {"input": [TOKENS], "truncate": False}, "input"),
+    ("/embed", {"input": ["a", "b"], "rationale": ["c", "y " * 400]}, "rationale[1]"),
+    ("/embed", {"input": ["a", "b"], "rationale": [CHARS, "d"]}, "rationale[0]"),
+    ("/embed", {"input": ["a", "b", CHARS]}, "input[2]"),
+    ("/embed", {"input": ["a", ""], "pooling": "input"}, "input[1]"),
+    ("/v1/embeddings", {"input": ["a", CHARS], "model": "tiny"}, "input[1]"),
+    ("/v1/embeddings", {"input": "a", "model": "tiny", "seed": 1}, "seed"),
+    ("/v2/embed", {"texts": ["a", TOKENS], "truncate": "NONE"}, "texts[1]"),
+    ("/v2/embed", {"texts": ["a"] * 300}, "texts"),
+    ("/v2/embed", {"texts": ["a"], "output_dimension": 9999}, "output_dimension"),
+    ("/tei/embed", {"inputs": ["a", TOKENS], "truncate": False}, "inputs[1]"),
+    ("/tei/similarity", {"inputs": {"source_sentence": CHARS, "sentences": ["b"]}}, "inputs.source_sentence"),
+    ("/tei/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", CHARS]}}, "inputs.sentences[1]"),
+    ("/explain", {"first": CHARS, "second": "b"}, "first"),
+    ("/explain", {"first": "a", "second": {"text": "b", "rationale": CHARS}}, "second.rationale"),
+    ("/explain", {"first": "a", "second": CHARS, "index": "x"}, "second"),
+    ("/explain", {"first": "a", "second": {"text": "b", "rationale": CHARS}, "index": "x"}, "second.rationale"),
+    ("/explain", {"first": "a", "second": "b", "n": 2, "temperature": 1.0, "tokens": True}, "tokens"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "param"), FIELDS, ids=[f"{path} {param}" for path, _, param in FIELDS])
+async def test_an_error_says_which_field_of_the_request_and_which_text_of_it(
+    serve: Serve, path: str, body: dict[str, Any], param: str
+) -> None:
+    service = await serve(max_input_chars=3000)
+    assert (await service.client.put("/indexes/x", json={})).status_code == 201
+    reply = await service.client.post(path, json=body)
+    assert reply.status_code in (413, 422), reply.text
+    error = assert_envelope(reply)
+    assert error["param"] == param
+    assert error["message"].replace(":", " ").startswith(f"{param} ")
+    assert service.engine.calls == 0
+
+
 async def test_every_documented_route_answers_rubbish_with_the_envelope(serve: Serve) -> None:
     service = await serve()
     paths = service.app.openapi()["paths"]

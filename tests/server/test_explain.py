@@ -203,7 +203,7 @@ async def test_explaining_what_was_explained_asks_the_model_nothing(serve: Serve
         ({"normalize": False}, "normalize"),
         ({"dimensions": 10_000}, "dimensions"),
         ({"pooling": "rationale", "mode": "direct"}, "pooling"),
-        ({"pooling": "input", "second": ""}, "pooling"),
+        ({"pooling": "input", "second": ""}, "second"),
         ({"n": 3, "temperature": 0.0}, "temperature"),
         ({"max_rationale_tokens": 10_000_000}, "max_rationale_tokens"),
         ({"top_pairs": -1}, "top_pairs"),

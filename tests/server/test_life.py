@@ -10,15 +10,20 @@ import re
 import signal
 import socket
 import sys
+import threading
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from grace.checkpoint import CheckpointConfig
+from grace.prompt import Prompter
+from grace.representation import Job
 from grace_server import cli
 from grace_server.app import create_app
 from grace_server.settings import Settings
@@ -40,6 +45,28 @@ async def test_the_engines_death_is_503_for_all_red_and_a_code_of_its_own(serve:
     assert service.done is not None
     assert await service.done == 4
     assert service.metric("grace_ready") == 0
+
+
+async def test_a_text_that_is_still_being_read_at_the_engines_death_is_503(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then the cache is closed, and what lies behind it answers."""
+    job, begun = Prompter.job, threading.Event()
+
+    def slow(self: Prompter, text: str, **options: Any) -> Job:
+        begun.set()
+        time.sleep(1)
+        return job(self, text, **options)
+
+    monkeypatch.setattr(Prompter, "job", slow)
+    service = await serve(live=True)
+    asked = asyncio.create_task(service.client.post("/embed", json={"input": "The river rises. " * 500}))
+    await until(begun.is_set)
+    service.engine.kill()
+    async with asyncio.timeout(10):
+        reply = await asked
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "engine_down"
 
 
 async def test_after_the_death_readiness_is_red_while_the_process_still_answers(serve: Serve) -> None:

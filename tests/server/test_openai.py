@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,15 @@ async def test_the_client_comes_back_when_told_and_is_served(serve: Serve) -> No
         assert loop.time() - begin >= 1  # Retry-After, not the client's own half second
         await busy
     assert service.metric("grace_rejections_total", reason="queue_full") == 1
+
+
+async def test_models_are_listed_though_their_folder_is_gone(serve: Serve, model_folder: Path) -> None:
+    service = await serve()
+    before = (await service.client.get("/v1/models")).json()
+    config = model_folder / "config.json"
+    assert before["data"][0]["created"] == int(config.stat().st_mtime)
+    config.rename(away := config.with_name("away.json"))
+    try:
+        assert (await service.client.get("/v1/models")).json() == before
+    finally:
+        away.rename(config)

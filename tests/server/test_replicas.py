@@ -12,6 +12,8 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 from ray.exceptions import ActorDiedError, RayTaskError  # noqa: E402
+from ray.serve._private.common import DeploymentID  # noqa: E402
+from ray.serve.exceptions import DeploymentUnavailableError  # noqa: E402
 
 from grace.engines.fake import FakeEngine  # noqa: E402
 from grace.errors import EngineDead, InputTooLong, InvalidInput, StateMismatch  # noqa: E402
@@ -100,7 +102,13 @@ def over(handle: Handle, attempts: int = 3) -> ReplicaEngine:
     return ReplicaEngine(handle, "f", attempts=attempts, count=lambda: 2)  # type: ignore[arg-type]
 
 
-LOSSES = [ActorDiedError(), raised(EngineDead("gone")), raised(OtherModel("old")), asyncio.CancelledError()]
+LOSSES = [
+    ActorDiedError(),
+    DeploymentUnavailableError(DeploymentID("replicas")),
+    raised(EngineDead("gone")),
+    raised(OtherModel("old")),
+    asyncio.CancelledError(),
+]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)

@@ -43,6 +43,20 @@ def test_keys_are_split_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None
     assert "secret" not in f"{settings!r} {settings} {settings.shown()} {settings.model_dump_json()}"
 
 
+def test_secrets_inside_settings_are_not_shown() -> None:
+    deep = [{"api_key": "hush"}, {"passwords": ["hush"]}, {"name": "b", "url": "https://me:hush@hub/x?a=b@c"}]
+    arguments = {"hf_token": "hush", "deep": deep, "max_num_batched_tokens": 7, "tokenizer_mode": "mistral"}
+    shown = Settings(engine_args=arguments, qdrant_url="http://me:hush@[::1]:6333").shown()
+    assert "hush" not in str(shown)
+    assert shown["qdrant_url"] == "http://[::1]:6333"
+    assert shown["engine_args"]["hf_token"] == "**********"
+    assert shown["engine_args"]["deep"][2] == {"name": "b", "url": "https://hub/x?a=b@c"}
+    assert {name: shown["engine_args"][name] for name in ("max_num_batched_tokens", "tokenizer_mode")} == {
+        "max_num_batched_tokens": 7,
+        "tokenizer_mode": "mistral",
+    }
+
+
 def test_engine_arguments_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRACE_ENGINE_ARGS", '{"seed": 7}')
     assert Settings().engine_args == {"seed": 7}

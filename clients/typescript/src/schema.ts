@@ -474,6 +474,11 @@ export interface components {
              */
             role?: "document" | "query";
             /**
+             * Seed
+             * @description refused: rationales are greedy, and repeatable without one
+             */
+            seed?: unknown;
+            /**
              * User
              * @description accepted and not used
              */

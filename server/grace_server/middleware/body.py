@@ -11,12 +11,17 @@ from grace_server.errors import ApiError, Departed, Malformed, RequestTimeout, T
 from grace_server.metrics import Metrics
 from grace_server.middleware.refusal import refuse
 
-# An escaped character of JSON: a pair of surrogates, a surrogate by itself, or anything else behind a backslash.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+# What looks like an escaped surrogate of JSON: a pair of them, whose second half is the group, or one by itself. It
+# begins with what is searched for fastest: a body can be nothing but escapes of other characters (Korean, say), and
+# whoever searches holds Python's lock.
+_ESCAPED_SURROGATE = re.compile(
+    rb"\\u(?:[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})|[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 _RAW_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+_ESCAPED_REPLACEMENT = rb"\ufffd"
+_BACKSLASH = ord("\\")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+_LONG_BODY = 2**16  # bytes; above, mending may take longer than changing threads
 
 
 class Body:
@@ -46,7 +51,7 @@ class Body:
             _refuse_compressed(scope)
             async with asyncio.timeout(self._timeout_s):
                 body = await self._read(scope, receive_and_note)
-            body = mend(body)
+            body = await asyncio.to_thread(mend, body) if len(body) > _LONG_BODY else mend(body)
         except Departed:
             return
         except TimeoutError:
@@ -105,6 +110,15 @@ def mend(body: bytes) -> bytes:
     """
     if b"\0" in body:
         raise Malformed("the body is not JSON in UTF-8")
-    if b"\\ud" in body or b"\\uD" in body:
-        body = _ESCAPE.sub(lambda match: b"\\ufffd" if match[1] else match[0], body)
+    body = _ESCAPED_SURROGATE.sub(_mended, body)
     return _RAW_SURROGATE.sub(_REPLACEMENT, body) if b"\xed" in body else body
+
+
+def _mended(match: re.Match[bytes]) -> bytes:
+    """A pair as it is, and U+FFFD for a half; what follows an escaped backslash is ordinary text."""
+    before = start = match.start()
+    while start and match.string[start - 1] == _BACKSLASH:
+        start -= 1
+    if (before - start) % 2:
+        return match[0][:6] + _ESCAPED_REPLACEMENT if match[1] else match[0]
+    return match[0] if match[1] else _ESCAPED_REPLACEMENT

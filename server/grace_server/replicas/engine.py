@@ -22,7 +22,14 @@ from grace_server.stop import Item
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # before the next attempt; it doubles
 COUNT_EVERY_S = 1.0
 
-_GONE = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, ReplicaUnavailableError)
+_GONE = (
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    ObjectLostError,
+    ReplicaUnavailableError,
+    DeploymentUnavailableError,  # Serve starts it again, or replaces the version before
+)
 
 
 class Lost(EngineError):
@@ -73,7 +80,7 @@ class ReplicaEngine:
             try:
                 await self._call("ready")
                 break
-            except (Lost, DeploymentUnavailableError):  # Serve starts it again, or replaces the version before
+            except Lost:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         self._counting = asyncio.create_task(self._keep_counting())

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from grace.pooling import Pooling
 from grace.representation import Mode, Role
 from grace_server.audit.record import records, signer_of
-from grace_server.embedding import Options, embed
+from grace_server.embedding import Options, aside, embed
 from grace_server.errors import InvalidValue, problems
 from grace_server.house import House
 from grace_server.request_body import FIRST, RequestBody
@@ -178,16 +178,20 @@ async def embed_route(body: EmbedRequest, request: Request) -> Response:
         return await embed_stream.begin(house, body.texts(), options, body.given(), shown)
     embedded = await embed(house, body.texts(), options, body.given())
     dimensions = options.dimensions if explain else None
-    audited = records(house, body.texts(), options, embedded, wanted=body.audit)
-    return as_json(
-        {
-            "object": "list",
-            "model": house.model_name,
-            "fingerprint": house.checkpoint.fingerprint,
-            "data": [
-                embed_item(i, e, body.encoding_format, explain=explain, dimensions=dimensions, audit=line)
-                for i, (e, line) in enumerate(zip(embedded, audited, strict=True))
-            ],
-            "usage": embed_usage(embedded),
-        }
-    )
+
+    def answer() -> Response:
+        audited = records(house, body.texts(), options, embedded, wanted=body.audit)
+        return as_json(
+            {
+                "object": "list",
+                "model": house.model_name,
+                "fingerprint": house.checkpoint.fingerprint,
+                "data": [
+                    embed_item(i, e, body.encoding_format, explain=explain, dimensions=dimensions, audit=line)
+                    for i, (e, line) in enumerate(zip(embedded, audited, strict=True))
+                ],
+                "usage": embed_usage(embedded),
+            }
+        )
+
+    return await aside(len(embedded) * options.n, answer)

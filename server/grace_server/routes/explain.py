@@ -151,6 +151,8 @@ async def _texts(
             raise InvalidValue(f"{name}.id needs index: which index is the document in?", param="index")
     if body.centred:
         raise InvalidValue("centred needs index: the mean that is subtracted is that of an index", param="centred")
+    if body.tokens and body.n > 1:
+        raise InvalidValue("tokens needs n = 1: one pass has one rationale", param="tokens")
     options = Options(
         mode=body.mode or "reason",
         pooling=body.pooling,
@@ -178,8 +180,6 @@ def _check_against_index(collection: Collection, body: ExplainRequest) -> None:
 async def _tokens(
     house: House, body: ExplainRequest, collection: Collection | None, sides: list[Compared], pooling: Pooling
 ) -> tuple[list[Token], list[Token]]:
-    if body.n > 1:
-        raise InvalidValue("tokens needs n = 1: one pass has one rationale", param="tokens")
     mode = collection.settings.document_mode if collection else body.mode or "reason"  # of what is stored
     first, second = sides[0], sides[1]
 

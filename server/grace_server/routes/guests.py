@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from grace.errors import InvalidInput
-from grace_server.errors import ApiError, ModelNotFound
+from grace_server.errors import ApiError, ModelNotFound, rename
 from grace_server.house import House
 
 
@@ -25,10 +25,13 @@ def texts_only(value: object, *, hint: str = "") -> object:
 
 @contextmanager
 def named(**names: str) -> Iterator[None]:
-    """Errors name the field as this format does: `named(input="texts")`."""
+    """Errors name the field as this format does: `named(input="texts")`, which renames `input[3]` too."""
     try:
         yield
     except (ApiError, InvalidInput) as error:
-        if error.param is not None:
-            error.param = names.get(error.param, error.param)
+        field, bracket, place = (error.param or "").partition("[")
+        if error.param in names:
+            rename(error, names[error.param])
+        elif field in names:
+            rename(error, names[field] + bracket + place)
         raise

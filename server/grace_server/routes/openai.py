@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -38,18 +38,19 @@ class EmbeddingsRequest(RequestBody):
     role: Role = Field("document", description="which instruction the model reads the texts under")
     mode: Mode = Field("reason", description="`direct` writes no rationale and pools the text alone")
     rationale: bool = Field(False, description="give each item its rationale as a further key")
+    seed: Any = Field(None, description="refused: rationales are greedy, and repeatable without one")
 
     @field_validator("input", mode="before")
     @classmethod
     def _no_token_ids(cls, value: object) -> object:
         return texts_only(value, hint=" (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))")
 
-    @model_validator(mode="before")
+    @field_validator("seed")
     @classmethod
-    def _no_seed(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("seed") is not None:
-            raise ValueError("a seed cannot be honoured: rationales are greedy, and repeatable without one")
-        return data
+    def _no_seed(cls, value: object) -> object:
+        if value is not None:
+            raise ValueError("cannot be honoured: rationales are greedy, and repeatable without one")
+        return value
 
 
 class EmbeddingItem(TypedDict):
@@ -144,5 +145,4 @@ async def model(model_id: str, request: Request) -> Response:
 
 
 def _model(house: House, name: str) -> dict[str, Any]:
-    created = int((house.checkpoint.folder / "config.json").stat().st_mtime)
-    return {"id": name, "object": "model", "created": created, "owned_by": "grace"}
+    return {"id": name, "object": "model", "created": house.created, "owned_by": "grace"}

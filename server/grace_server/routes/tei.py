@@ -148,7 +148,8 @@ async def tei_similarity(body: TeiSimilarityRequest, request: Request) -> Respon
     """The cosine of the first sentence with each of the others, all read under the same instruction."""
     house: House = request.app.state.house
     texts = [body.inputs.source_sentence, *body.inputs.sentences]
-    with named(input="inputs"):
+    places = {f"input[{1 + i}]": f"inputs.sentences[{i}]" for i in range(len(body.inputs.sentences))}
+    with named(**places, **{"input[0]": "inputs.source_sentence"}, input="inputs"):
         embedded = await embed(house, texts, (body.parameters or TeiParameters.model_validate({})).options())
     vectors = np.stack([e.vector for e in embedded]).astype(np.float64)  # (1 + S, D), of length 1
     cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
