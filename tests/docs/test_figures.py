@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 
 from bench.page import RESULTS, read
 from grace_server.sizing.__main__ import parser
-from tests.docs.pages import numbers, page, rounds_to
+from grace_training.tiny.choices import CHOICES
+from grace_training.tiny.pretrain import LENGTH, ROWS
+from tests.docs.pages import ROOT, numbers, page, rounds_to
 
 MEASURED = read(RESULTS)
 PROMPT_TOKENS = 180  # of a text of `bench/http.py`, on the mean
@@ -147,6 +151,23 @@ def test_a_figure_is_that_of_the_results(claim: Claim) -> None:
     written = numbers(page(f"docs/{claim.page}.md"), claim.sentence)
     for one, figure in zip(written, claim.figures(MEASURED[claim.results]), strict=True):
         assert rounds_to(one, figure), f"{one} is written, {figure} is in {claim.results}.json"
+
+
+def test_the_choices_of_pretraining_are_worth_what_was_measured() -> None:
+    found = json.loads((ROOT / "docs/results/grace-tiny-choices.json").read_text(encoding="utf-8"))
+    text = page("docs/grace-tiny.md")
+    [table] = re.findall(r"<!-- choices -->\n(.*?)<!-- /choices -->", text, re.DOTALL)
+    rows = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([-+][\d.]+) \| ([\d.]+) \|$", table, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(CHOICES) == list(found["choices"])
+    for name, *written in rows:
+        choice = found["choices"][name]
+        figures = (choice["loss"], choice["loss"] - found["choices"]["recipe"]["loss"], choice["loss_of_mean"])
+        assert all(rounds_to(one.lstrip("+"), figure) for one, figure in zip(written, figures, strict=True)), name
+    corpus = found["corpus"]
+    told = numbers(text, "the same # tokens in # steps") + numbers(text, "Of the corpus' # documents # are there twice")
+    steps = found["tokens"] / (ROWS * LENGTH)
+    for one, figure in zip(told, (found["tokens"], steps, corpus["documents"], corpus["repeated"]), strict=True):
+        assert rounds_to(one, figure), (one, figure)
 
 
 def test_a_plan_has_defaults_on_the_safe_side_of_what_was_measured() -> None:

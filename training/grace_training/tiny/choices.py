@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="CHOICE", help=f"of {', '.join(CHOICES)}")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
-    parser.add_argument("--steps", type=int, default=120, help=f"of {ROWS} rows of {LENGTH} tokens")
+    parser.add_argument("--steps", type=int, default=100, help=f"of {ROWS} rows of {LENGTH} tokens")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
