@@ -59,6 +59,12 @@ CLAIMS = (
         ],
     ),
     Claim(
+        "search",
+        "lexical #, dense #, hybrid #; BM25 is",
+        "retrieval_cranfield",
+        lambda found: [found[f"cranfield_{way}"] for way in ("lexical", "dense", "hybrid")],
+    ),
+    Claim(
         "evaluation",
         "(# texts, rationales of # tokens, # rounds in turns): embedding through `grace-eval`, with its shelf on disk, "
         "runs at # of the offline engine's texts per second",
