@@ -41,6 +41,23 @@ CLAIMS = (
         "benchmarks", "for one request (# in the run below)", "overhead", lambda overhead: [overhead["one_plain_ms"]]
     ),
     Claim(
+        "benchmarks",
+        "# slots and blocks at rest, # vectors and # scores recomputed, none off, p99 # ms",
+        "soak_amd",
+        lambda soak: [
+            soak["slots_at_rest_most"] + soak["kv_blocks_share_at_rest_most"],
+            soak["recomputed"],
+            soak["scores_recomputed"],
+            soak["ms_p99"],
+        ],
+    ),
+    Claim(
+        "benchmarks",
+        "which as a slope is above nothing: +# MiB an hour (# to #)",
+        "soak_amd",
+        lambda soak: [soak["rss_mib_per_hour"], *soak["rss_mib_per_hour_interval"]],
+    ),
+    Claim(
         "training",
         "(# rounds of # steps, seconds of CPU time, one thread): # s plain, # s GRACE, of which # s write the query "
         "and the negative; **#** (95 %: # to #) without these (target #), # (# to #) with them.",

@@ -163,6 +163,8 @@ def writing(model: Model, texts: Sequence[tuple[Role, str]]) -> dict[str, float]
         words = [word.strip(".,:;?!\"'()") for word in rationale.text.lower().split() if len(word) > 3]
         grounded.append(sum(word in text.lower() for word in words) / max(1, len(words)))
     lengths = [rationale.tokens for rationale in written]
+    for rationale in filter(loops, written):
+        log.info("repeats itself: %s", rationale.text)
     return {
         "rationales_ended": float(np.mean([rationale.finish_reason == "stop" for rationale in written])),
         "rationales_well_formed": float(np.mean([well_formed(rationale) for rationale in written])),
