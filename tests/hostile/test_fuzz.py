@@ -183,7 +183,8 @@ def test_a_short_search_by_coverage_finds_nothing(tmp_path: Path) -> None:
     for number, name in enumerate(sorted(TARGETS)):
         for i, seed in enumerate(SEEDS[name]):
             (corpus / f"{name}-{i}").write_bytes(bytes([number]) + seed)
-    command = [sys.executable, "-m", "tests.hostile.fuzz", "all", str(corpus), "-max_total_time=5", "-max_len=1000"]
+    flags = ["-max_total_time=5", "-max_len=1000", f"-artifact_prefix={tmp_path}/"]
+    command = [sys.executable, "-m", "tests.hostile.fuzz", "all", str(corpus), *flags]
     # By way of a shell: a process begins with the peak of memory of the one that starts it, which libFuzzer limits to
     # 2 GiB, and by now the tests have passed that.
     shell = ["sh", "-c", '"$@"; exit $?', "sh", *command]
