@@ -1,6 +1,7 @@
 """Writes tables and plots of `docs/benchmarks.md` from `bench/results/*.json`; `--check` only says if the page is old.
 
 On the page each table lies between `<!-- name -->` and `<!-- /name -->`; the words around it are written by hand.
+Figures of a second machine, in a folder of `bench/results`, have a column of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bench._sections import SECTIONS, Row, Section, lookup
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "bench" / "results"
+SECOND = RESULTS / "epyc"
 
 
 def main() -> int:
@@ -29,7 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.check:
         text = PAGE.read_text(encoding="utf-8")
-        return int(page(text, read(RESULTS)) != text)
+        return int(page(text, read(RESULTS), read(SECOND)) != text)
     write()
     return 0
 
@@ -37,7 +39,7 @@ def main() -> int:
 def write() -> None:
     """Make tables and plots anew."""
     results = read(RESULTS)
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), results, read(SECOND)), encoding="utf-8")
     draw(results, ROOT / "docs" / "images")
 
 
@@ -46,8 +48,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def page(text: str, results: dict[str, dict[str, Any]]) -> str:
-    """The page with each section's table made anew.
+def page(text: str, results: dict[str, dict[str, Any]], second: dict[str, dict[str, Any]]) -> str:
+    """The page with each section's table made anew, from the results of the one machine and of the second.
 
     Raises:
         ValueError: a section has no place on the page.
@@ -56,31 +58,44 @@ def page(text: str, results: dict[str, dict[str, Any]]) -> str:
         markers = re.compile(rf"(<!-- {section.name} -->\n).*?(<!-- /{section.name} -->)", re.DOTALL)
         if not markers.search(text):
             raise ValueError(f"the page has no place for {section.name}")
-        made = table(section, results.get(section.results))
+        made = table(section, results.get(section.results), second.get(section.results))
         text = markers.sub(lambda found, made=made: found[1] + made + found[2], text)
     return text
 
 
-def table(section: Section, results: dict[str, Any] | None) -> str:
+def table(section: Section, results: dict[str, Any] | None, second: dict[str, Any] | None = None) -> str:
     """Markdown of a section: one line a figure that is there, and where all of them come from."""
     if results is None or (section.rows and all(lookup(results, row.key) is None for row in section.rows)):
         return f"Not measured yet: `{section.command}`\n"
     picture = [f"![{PLOTS[section.name]}](images/benchmarks-{section.name}.svg)", ""] if section.name in PLOTS else []
-    rows = [line(row, results) for row in section.rows if lookup(results, row.key) is not None]
-    head = ["| figure | value | 95 % interval | goal |", "|---|---|---|---|"] if rows else []
-    return "\n".join([*picture, *head, *rows, *([""] if rows else []), source(section, results), ""])
+    rows = [line(row, results, second) for row in section.rows if lookup(results, row.key) is not None]
+    other, rule = (" on the EPYC |", "---|") if second else ("", "")
+    head = [f"| figure | value | 95 % interval | goal |{other}", f"|---|---|---|---|{rule}"] if rows else []
+    sources = [source(section, results), *(["", f"On the EPYC: {source(section, second)}"] if second and rows else [])]
+    return "\n".join([*picture, *head, *rows, *([""] if rows else []), *sources, ""])
 
 
-def line(row: Row, results: dict[str, Any]) -> str:
+def line(row: Row, results: dict[str, Any], second: dict[str, Any] | None = None) -> str:
     """One row of a table."""
     value = lookup(results, row.key)
-    low_high = lookup(results, f"{row.key}_interval")
-    between = " to ".join(row.form.format(bound) for bound in low_high) if low_high else ""
-    goal = ""
-    if row.goal:
-        sign, bound = row.goal
-        goal = f"{sign} {row.form.replace('+', '').format(bound)}" + ("" if row.met(value) else ", **missed**")
-    return f"| {row.label} | {row.form.format(value)} | {between} | {goal} |"
+    goal = f"{row.goal[0]} {row.form.replace('+', '').format(row.goal[1])}{missed(row, value)}" if row.goal else ""
+    cells = [row.label, row.form.format(value), between(row, results), goal]
+    if second:
+        found, bounds = lookup(second, row.key), between(row, second)
+        shown = row.form.format(found) + (f" ({bounds})" if bounds else "") if found is not None else ""
+        cells.append(shown + missed(row, found))
+    return f"| {' | '.join(cells)} |"
+
+
+def between(row: Row, results: dict[str, Any]) -> str:
+    """The interval of a figure, or nothing."""
+    bounds = lookup(results, f"{row.key}_interval")
+    return " to ".join(row.form.format(bound) for bound in bounds) if bounds else ""
+
+
+def missed(row: Row, value: float | None) -> str:
+    """What is said of a figure that falls short of its goal."""
+    return ", **missed**" if value is not None and row.met(value) is False else ""
 
 
 def source(section: Section, results: dict[str, Any]) -> str:

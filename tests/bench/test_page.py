@@ -8,21 +8,21 @@ import statistics
 import pytest
 
 from bench._arrivals import poisson, quantile, slope
-from bench._sections import SECTIONS, Row
+from bench._sections import SECTIONS, Row, Section
 from bench._shared import interval
-from bench.page import PAGE, RESULTS, line, page, read, table
+from bench.page import PAGE, RESULTS, SECOND, line, page, read, table
 
 
 def test_tables_are_those_of_the_results():
     text = PAGE.read_text(encoding="utf-8")
-    assert page(text, read(RESULTS)) == text, "python bench/page.py"
+    assert page(text, read(RESULTS), read(SECOND)) == text, "python bench/page.py"
 
 
 def test_a_changed_figure_changes_the_page():
     results = read(RESULTS)
     results["one_pass"]["one_pass_vs_plain"] = 0.123
     text = PAGE.read_text(encoding="utf-8")
-    assert "| 0.123 |" in page(text, results)
+    assert "| 0.123 |" in page(text, results, {})
     assert "| 0.123 |" not in text
 
 
@@ -30,6 +30,18 @@ def test_a_goal_that_is_missed_is_called_so():
     row = Row("speed", "a.b", "{:.2f}", (">=", 0.9))
     assert "missed" not in line(row, {"a": {"b": 0.95}})
     assert "missed" in line(row, {"a": {"b": 0.85, "b_interval": [0.8, 0.9]}})
+
+
+def test_a_second_machine_has_a_column_its_own_source_and_misses_by_itself():
+    section = Section("speed", "speed", "python speed", (Row("speed", "a", "{:.2f}", (">=", 0.9)), Row("size", "b")))
+    about = {"command": "python speed", "commit": "1234567", "date": "2026-01-01", "python": "3.11", "versions": {}}
+    first = {"about": {**about, "machine": "this"}, "a": 0.95, "b": 1.0}
+    second = {"about": {**about, "machine": "that"}, "a": 0.85, "a_interval": [0.8, 0.9]}
+    shown = table(section, first, second)
+    assert "| speed | 0.95 |  | >= 0.90 | 0.85 (0.80 to 0.90), **missed** |" in shown
+    assert "| size | 1 |  |  |  |" in shown
+    assert [name in shown for name in ("commit 1234567, 2026-01-01, this", "On the EPYC: `python speed`")] == [True] * 2
+    assert "EPYC" not in table(section, first)
 
 
 def test_a_table_whose_figures_older_results_lack_is_not_measured_yet():
