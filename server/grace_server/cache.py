@@ -32,8 +32,10 @@ _RAW, _BINARY = 1, 2  # diskcache's modes for bytes, in the database or in a fil
 _UNWRITTEN = 512  # answers that may wait for the disk; of a disk that is slower, the next ones wait for it
 
 
-class _BytesOnly(diskcache.Disk):
-    """diskcache pickles what is neither text, number nor bytes, and would unpickle whatever lies in the folder."""
+class _Distrustful(diskcache.Disk):
+    """Bytes, and files of this folder alone: diskcache would unpickle what lies in it, and open or remove any file
+    that a row names.
+    """
 
     def get(self, key: Any, raw: bool) -> Any:
         if not raw:
@@ -43,7 +45,17 @@ class _BytesOnly(diskcache.Disk):
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode not in (_RAW, _BINARY):
             raise records.Damaged("a value that is not bytes")
+        if mode == _BINARY and not _is_inside(filename):
+            raise records.Damaged("a file outside the folder")
         return super().fetch(mode, filename, value, read)
+
+    def remove(self, file_path: str) -> None:
+        if _is_inside(file_path):
+            super().remove(file_path)
+
+
+def _is_inside(filename: object) -> bool:
+    return isinstance(filename, str) and not Path(filename).is_absolute() and ".." not in Path(filename).parts
 
 
 @dataclass(slots=True)
@@ -182,7 +194,7 @@ class Cache:
 
     def _open(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        options = {"disk": _BytesOnly, "size_limit": self._max_bytes, "timeout": 1}
+        options = {"disk": _Distrustful, "size_limit": self._max_bytes, "timeout": 1}
         try:
             return diskcache.Cache(str(self._folder), **options)
         except sqlite3.DatabaseError as error:

@@ -12,7 +12,7 @@ from grace.errors import InvalidInput
 from grace.pooling import Pooling
 from grace.representation import Job, Mode, Rationale, Role, Segment, written_ids
 from grace_server.embedding import Embedded, Options, embed
-from grace_server.errors import ApiError, InvalidValue, rename
+from grace_server.errors import ApiError, InvalidValue, renamed
 from grace_server.house import House
 from grace_server.index.collection import Collection
 from grace_server.index.document import Document
@@ -193,5 +193,5 @@ def _named(name: str) -> Iterator[None]:
         yield
     except (ApiError, InvalidInput) as error:
         if error.param in fields:
-            rename(error, name + fields[error.param])
+            raise renamed(error, name + fields[error.param]) from error
         raise

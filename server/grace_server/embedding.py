@@ -12,7 +12,7 @@ from grace.pooling import Floats, Pooling, combine
 from grace.prompt import LONG_TEXT_CHARS
 from grace.representation import Job, Mode, Rationale, Representation, Role
 from grace_server import logs, tracing
-from grace_server.errors import InvalidValue, TooLarge, rename
+from grace_server.errors import InvalidValue, TooLarge, renamed
 from grace_server.house import House
 
 Result = TypeVar("Result")
@@ -101,7 +101,7 @@ async def make_jobs(
                 made.append(tuple(_job(house, text, written, sample, options) for sample in range(options.n)))
             except InvalidInput as error:
                 if error.param in ("input", "rationale"):
-                    rename(error, _place(error.param, at, texts))
+                    raise renamed(error, _place(error.param, at, texts)) from error
                 raise
         return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 from fastapi.exceptions import RequestValidationError
@@ -192,15 +193,19 @@ def translate(error: Exception, request_id: str) -> ApiError:
             return ApiError(f"internal error, request {request_id}")
 
 
-def rename(error: ApiError | InvalidInput, param: str) -> None:
-    """Give the field at fault its name in the request; a message that begins with the one it had has it, too."""
-    message = str(error)
+def renamed(error: ApiError | InvalidInput, param: str) -> ApiError | InvalidInput:
+    """The error with the field at fault named as in this request; a message that begins with its name has it, too.
+
+    A copy: requests that share a generation are handed the same error, and each has names of its own.
+    """
+    message, named = str(error), copy(error)
     if error.param and message.startswith(f"{error.param} "):
         message = param + message.removeprefix(error.param)
-        error.args = (message,)
-        if isinstance(error, ApiError):
-            error.message = message
-    error.param = param
+        named.args = (message,)
+        if isinstance(named, ApiError):
+            named.message = message
+    named.param = param
+    return named
 
 
 def envelope(error: ApiError) -> dict[str, dict[str, str | None]]:

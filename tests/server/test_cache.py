@@ -166,6 +166,26 @@ async def test_nothing_in_the_folder_is_ever_unpickled(
     assert not (tmp_path / "bombed").exists()
 
 
+@pytest.mark.parametrize("way", ["absolute", "climbing"])
+async def test_a_row_that_names_a_file_elsewhere_is_a_miss_and_that_file_stays(
+    serve: Serve, tmp_path: Path, way: str
+) -> None:
+    folder = tmp_path / "data" / "cache"
+    await (await serve()).embed(input="a text")
+    await one_entry(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    with sqlite3.connect(folder / "cache.db") as database:
+        [[record]] = database.execute("SELECT value FROM Cache").fetchall()
+        elsewhere.write_bytes(record)
+        named = str(elsewhere) if way == "absolute" else "../../elsewhere"
+        assert (folder / named).read_bytes() == record
+        database.execute("UPDATE Cache SET mode = 2, value = NULL, filename = ?", (named,))
+    service = await serve()
+    assert not (await service.embed(input="a text"))["data"][0]["cached"]
+    assert elsewhere.exists()
+    assert (await service.embed(input="a text"))["data"][0]["cached"]  # kept anew, in the row that was damaged
+
+
 async def test_a_destroyed_database_is_emptied(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "data" / "cache").mkdir(parents=True)
     (tmp_path / "data" / "cache" / "cache.db").write_bytes(b"this is no database" * 100)

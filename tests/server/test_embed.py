@@ -13,7 +13,7 @@ import pytest
 from grace.checkpoint import Checkpoint
 from grace.prompt import Prompter
 from grace_server import embedding
-from grace_server.routes import embed
+from grace_server.routes import embed, shapes
 from tests.server.conftest import Serve
 
 TEXT = "The river rises in the hills. It meets the sea at a harbour."
@@ -233,3 +233,30 @@ async def test_many_representations_are_pooled_and_told_beside_the_loop(
     threads.clear()
     await service.embed(input=texts, n=4, temperature=1.0)
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "more"),
+    [
+        ("/embed", "input", {}),
+        ("/v1/embeddings", "input", {"model": "tiny"}),
+        ("/v1/embed", "texts", {}),
+        ("/v2/embed", "texts", {"embedding_types": ["float", "base64"]}),
+        ("/tei/embed", "inputs", {}),
+    ],
+)
+async def test_long_lists_of_vectors_are_written_beside_the_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str, field: str, more: dict[str, Any]
+) -> None:
+    service, threads, written = await serve(), [], shapes.dumps
+
+    def noting(content: Any) -> bytes:
+        threads.append(threading.current_thread())
+        return written(content)
+
+    monkeypatch.setattr(shapes, "dumps", noting)
+    texts = [f"text {i}" for i in range(40)]
+    for several in (texts[:5], texts):
+        reply = await service.client.post(path, json={field: several, **more})
+        assert reply.status_code == 200, reply.text
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]

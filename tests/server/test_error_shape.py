@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from grace import errors as core_errors
 from grace_server import errors
 from grace_server.errors import ApiError, translate
-from tests.server.conftest import Serve
+from tests.server.conftest import Serve, until
 
 
 def assert_envelope(reply: httpx.Response) -> dict[str, Any]:
@@ -108,6 +109,27 @@ async def test_an_error_says_which_field_of_the_request_and_which_text_of_it(
     assert error["param"] == param
     assert error["message"].replace(":", " ").startswith(f"{param} ")
     assert service.engine.calls == 0
+
+
+async def test_requests_that_share_a_generation_are_each_told_their_own_field(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, reached, go = await serve(cache=False), asyncio.Event(), asyncio.Event()
+
+    async def refused(_: object) -> None:
+        reached.set()
+        await go.wait()
+        raise core_errors.InvalidInput("input holds what this engine cannot read", param="input")
+
+    monkeypatch.setattr(service.engine, "represent", refused)
+    bodies = (("/embed", {"input": "x"}), ("/v2/embed", {"texts": ["x"]}), ("/tei/embed", {"inputs": "x"}))
+    asked = [asyncio.create_task(service.client.post(path, json=body)) for path, body in bodies]
+    await reached.wait()
+    await until(lambda: service.metric("grace_shared_total") == 2)
+    go.set()
+    told = [assert_envelope(reply) for reply in await asyncio.gather(*asked)]
+    assert [error["param"] for error in told] == ["input", "texts", "inputs"]
+    assert [error["message"].partition(" ")[0] for error in told] == ["input", "texts", "inputs"]
 
 
 async def test_every_documented_route_answers_rubbish_with_the_envelope(serve: Serve) -> None:

@@ -405,6 +405,7 @@ def test_weights_that_are_no_numbers_are_named(make_trainer: MakeTrainer) -> Non
             {"save_strategy": "steps", "save_steps": 4, "steps_per_generation": 4, "max_steps": 6},
             "max_steps 6 ends inside a generation",
         ),
+        ({"save_strategy": "steps", "save_steps": 0.5}, "save_steps must be a whole number"),
         ({"scale_rewards": "batch"}, "scale_rewards has no effect: .* set scale_advantage or algorithm"),
         ({"scale_rewards": False}, "scale_rewards has no effect"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "multi_objective_aggregation has no effect"),

@@ -111,6 +111,11 @@ class GraceConfig(GRPOConfig):
     @property
     def has_logprob_pass(self) -> bool:
         """Whether TRL makes a pass for old log-probabilities in each generation (its own condition, repeated)."""
+        if self.save_strategy == "steps" and self.save_steps != int(self.save_steps):
+            raise BadRecipe(
+                f"save_steps must be a whole number of steps, not {self.save_steps}: a share of the run can fall "
+                "inside a generation, and such a checkpoint would not resume exactly"
+            )
         every = self.steps_per_generation * self.num_iterations
         misaligned = self.gradient_accumulation_steps % every != 0
         return bool(misaligned or (self.use_vllm and self.vllm_importance_sampling_correction))
@@ -157,6 +162,11 @@ class GraceConfig(GRPOConfig):
             raise BadRecipe(
                 f"a process generates {rows} rollouts at a time (per_device_train_batch_size x steps_per_generation): "
                 f"that holds no whole number of groups of {self.num_generations}"
+            )
+        if self.save_strategy == "steps" and self.save_steps != int(self.save_steps):
+            raise BadRecipe(
+                f"save_steps must be a whole number of steps, not {self.save_steps}: a share of the run can fall "
+                "inside a generation, and such a checkpoint would not resume exactly"
             )
         every = self.steps_per_generation * self.num_iterations
         if self.save_strategy == "steps" and (self.save_steps * self.gradient_accumulation_steps) % every:

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from grace.representation import Role
 from grace_server import logs
-from grace_server.embedding import Embedded, Options, embed
+from grace_server.embedding import Embedded, Options, aside, embed
 from grace_server.errors import problems
 from grace_server.house import House
 from grace_server.request_body import FIRST
@@ -116,7 +116,10 @@ _ANSWERS = {200: {"model": CohereResponse}, **problems(400, 404, 413, 422, 429)}
 async def embed_v2(body: CohereRequest, request: Request) -> Response:
     """Embed each text, with a rationale that stays behind unless asked for; vectors by their type."""
     embedded = await _embed(body, request.app.state.house)
-    return as_json(_answer(body, "2", _by_type(embedded, body.embedding_types or ["float"]), embedded))
+    types = body.embedding_types or ["float"]
+    return await aside(
+        len(embedded) * len(types), lambda: as_json(_answer(body, "2", _by_type(embedded, types), embedded))
+    )
 
 
 @router.post("/v1/embed", summary="The same as Cohere did first", response_class=Response, responses=_ANSWERS)
@@ -124,8 +127,12 @@ async def embed_v1(body: CohereRequest, request: Request) -> Response:
     """As `/v2/embed`; without `embedding_types` the vectors are a plain list."""
     embedded = await _embed(body, request.app.state.house)
     types = body.embedding_types
-    vectors = _by_type(embedded, types) if types else [encoded(e.vector, "float") for e in embedded]
-    return as_json(_answer(body, "1", vectors, embedded))
+
+    def answer() -> Response:
+        vectors = _by_type(embedded, types) if types else [encoded(e.vector, "float") for e in embedded]
+        return as_json(_answer(body, "1", vectors, embedded))
+
+    return await aside(len(embedded) * len(types or ["float"]), answer)
 
 
 async def _embed(body: CohereRequest, house: House) -> list[Embedded]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from grace.errors import InvalidInput
-from grace_server.errors import ApiError, ModelNotFound, rename
+from grace_server.errors import ApiError, ModelNotFound, renamed
 from grace_server.house import House
 
 
@@ -31,7 +31,7 @@ def named(**names: str) -> Iterator[None]:
     except (ApiError, InvalidInput) as error:
         field, bracket, place = (error.param or "").partition("[")
         if error.param in names:
-            rename(error, names[error.param])
-        elif field in names:
-            rename(error, names[field] + bracket + place)
+            raise renamed(error, names[error.param]) from error
+        if field in names:
+            raise renamed(error, names[field] + bracket + place) from error
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
@@ -10,12 +11,12 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from grace.representation import Mode, Role
-from grace_server.embedding import Options, embed
+from grace_server.embedding import Embedded, Options, aside, embed
 from grace_server.errors import problems
 from grace_server.house import House
 from grace_server.request_body import FIRST, RequestBody
 from grace_server.routes.guests import known, texts_only
-from grace_server.routes.shapes import Encoding, RationaleBody, as_json, encoded, rationale_body
+from grace_server.routes.shapes import Encoding, RationaleBody, as_json, embed_usage, encoded, rationale_body
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -106,22 +107,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     known(house, body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
     embedded = await embed(house, texts, Options(role=body.role, mode=body.mode, dimensions=body.dimensions))
-    items: list[dict[str, Any]] = [
-        {"object": "embedding", "index": i, "embedding": encoded(e.vector, body.encoding_format or "float")}
-        for i, e in enumerate(embedded)
-    ]
-    if body.rationale:
-        items = [item | {"rationale": rationale_body(e.rationale)} for item, e in zip(items, embedded, strict=True)]
-    prompt = sum(e.prompt_tokens for e in embedded)
-    total = prompt + sum(e.completion_tokens for e in embedded)
-    return as_json(
-        {
-            "object": "list",
-            "data": items,
-            "model": house.model_name,
-            "usage": {"prompt_tokens": prompt, "total_tokens": total},
-        }
-    )
+    return await aside(len(embedded), lambda: as_json(_answer(house, body, embedded)))
 
 
 @router.get("/models", summary="List the model and its aliases", response_model=ModelList)
@@ -142,6 +128,22 @@ async def model(model_id: str, request: Request) -> Response:
     house: House = request.app.state.house
     known(house, model_id)
     return as_json(_model(house, model_id))
+
+
+def _answer(house: House, body: EmbeddingsRequest, embedded: Sequence[Embedded]) -> dict[str, Any]:
+    items: list[dict[str, Any]] = [
+        {"object": "embedding", "index": i, "embedding": encoded(e.vector, body.encoding_format or "float")}
+        for i, e in enumerate(embedded)
+    ]
+    if body.rationale:
+        items = [item | {"rationale": rationale_body(e.rationale)} for item, e in zip(items, embedded, strict=True)]
+    usage = embed_usage(embedded)
+    return {
+        "object": "list",
+        "data": items,
+        "model": house.model_name,
+        "usage": {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["total_tokens"]},
+    }
 
 
 def _model(house: House, name: str) -> dict[str, Any]:

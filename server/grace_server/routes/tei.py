@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 
 from grace.representation import Role
-from grace_server.embedding import Options, embed
+from grace_server.embedding import Options, aside, embed
 from grace_server.errors import problems
 from grace_server.house import House
 from grace_server.request_body import FIRST
@@ -135,7 +135,7 @@ async def tei_embed(body: TeiEmbedRequest, request: Request) -> Response:
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     with named(input="inputs"):
         embedded = await embed(house, texts, body.options(dimensions=body.dimensions, normalize=body.normalize))
-    return as_json([encoded(e.vector, "float") for e in embedded])
+    return await aside(len(embedded), lambda: as_json([encoded(e.vector, "float") for e in embedded]))
 
 
 @router.post(

@@ -181,6 +181,11 @@ def test_what_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, name: s
             {"text": "a", "human_summaries": "b", "machine_summaries": ["c"], "relevance": 1},
             "relevance must be a list of numbers, not 1",
         ),
+        (
+            "Summarization",
+            {"text": "a", "human_summaries": "b", "machine_summaries": ["c", "d"], "relevance": [1]},
+            "machine_summaries and relevance must be of one length: machine_summaries has 2, relevance has 1",
+        ),
     ],
 )
 def test_a_field_in_another_form_is_named_with_file_and_line(

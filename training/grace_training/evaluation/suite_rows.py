@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,12 @@ def yes_or_no(value: Any) -> int:
         raise _wrong("0 or 1", value) from error
 
 
-def read(path: Path, columns: Mapping[str, str], forms: Mapping[str, Form]) -> list[dict[str, Any]]:
+def read(
+    path: Path, columns: Mapping[str, str], forms: Mapping[str, Form], *, alike: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Every row of a file, with the fields in `forms` as those give them; `columns` maps our fields to the file's.
+
+    The lists named in `alike` must be of one length in each row.
 
     Raises:
         BadData: a row lacks a field or has it in another form, or there is none; the message names file, line, field.
@@ -73,6 +77,9 @@ def read(path: Path, columns: Mapping[str, str], forms: Mapping[str, Form]) -> l
                 named[name] = form(named[name])
             except ValueError as error:
                 raise BadData(f"{where}: {name} {error}") from error
+        if len({len(named[name]) for name in alike}) > 1:
+            lengths = ", ".join(f"{name} has {len(named[name])}" for name in alike)
+            raise BadData(f"{where}: {' and '.join(alike)} must be of one length: {lengths}")
         found.append(named)
     if not found:
         raise BadData(f"{path}: no rows")

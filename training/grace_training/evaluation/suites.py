@@ -28,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def build(spec: Spec, *, limit: int | None = None) -> tuple[AbsTask, int | None]
             return suite_tasks.sts(spec.name, revision, kept_rows, bounds), _whole(found, kept_rows)
         case "Summarization":
             lists: dict[str, Form] = {"human_summaries": texts, "machine_summaries": texts, "relevance": numbers}
-            found = _read(spec, "test", text=text, **lists)
+            found = _read(spec, "test", alike=("machine_summaries", "relevance"), text=text, **lists)
             kept_rows = _draw(found, limit)
             bounds = (spec.min_score, spec.max_score)
             return suite_tasks.summarization(spec.name, revision, kept_rows, bounds), _whole(found, kept_rows)
@@ -223,8 +223,8 @@ def _from_folder(folder: Path) -> Suite:
     return Suite(folder.name, (Spec(folder.name, "Retrieval", files),))
 
 
-def _read(spec: Spec, file: str, **forms: Form) -> list[dict[str, Any]]:
-    return read(spec.files[file], spec.columns, forms)
+def _read(spec: Spec, file: str, alike: Sequence[str] = (), **forms: Form) -> list[dict[str, Any]]:
+    return read(spec.files[file], spec.columns, forms, alike=alike)
 
 
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
