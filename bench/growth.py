@@ -31,6 +31,7 @@ INPUT_WORDS = (10, 40, 160, 320)
 RATIONALE_TOKENS = (1, 8, 24, 48)
 BATCHES = (1, 4, 16, 64, 256)
 CORPORA = (256, 1024, 2048)
+KV_GIB = 2.0  # of both of vLLM's arms
 AXES = {"words": "input_words", "tokens": "rationale_tokens", "batch": "batch"}
 
 
@@ -49,8 +50,9 @@ async def measure(rounds: int) -> dict[str, Any]:
     checkpoint = Checkpoint.load(folder)
     prompter = Prompter(checkpoint)
     prompter.stop_ids = (prompter.tokenizer.convert_tokens_to_ids("<|im_start|>"),)  # it never writes this one
-    plain, reference = await start_plain(checkpoint, prompter, 64), load_reference(folder)
-    with Grace(checkpoint, prompter, lambda: VllmEngine(checkpoint, prompter, VllmOptions(max_num_seqs=64))) as grace:
+    plain, reference = await start_plain(checkpoint, prompter, 64, KV_GIB), load_reference(folder)
+    options = VllmOptions(max_num_seqs=64, kv_cache_gib=KV_GIB)
+    with Grace(checkpoint, prompter, lambda: VllmEngine(checkpoint, prompter, options)) as grace:
 
         async def encode(arm: str, asked: list[str], tokens: int) -> None:
             jobs = [prompter.job(text, max_rationale_tokens=tokens) for text in asked] if arm != "one_pass" else []

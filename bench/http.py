@@ -12,14 +12,13 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
 
 import asyncio
-import statistics
 import time
 from typing import Any
 
 import httpx
 
 from bench._server import served
-from bench._shared import arguments, model_100m, ratios, report, texts, with_interval
+from bench._shared import arguments, least_of, model_100m, rates, ratios, report, texts, with_interval
 
 KV_GIB = 0.5
 
@@ -50,7 +49,7 @@ def measure(folder: Path, address: str, count: int, rounds: int, tokens: int) ->
                 seconds[arm].append(time.perf_counter() - start)
     return {
         **with_interval("http_vs_offline", ratios(seconds["offline"], seconds["http"])),
-        **{f"{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()},
+        **rates(seconds, count),
         "concurrent_requests": count,
         "rounds": rounds,
         "rationale_tokens": tokens,
@@ -65,7 +64,7 @@ async def embed_all(address: str, batch: list[str], tokens: int) -> None:
             answer.raise_for_status()
 
 
-async def cached(address: str, repeats: int) -> dict[str, float]:
+async def cached(address: str, repeats: int) -> dict[str, Any]:
     body = {"input": "A text that is asked for again and again."}
     times = []
     async with httpx.AsyncClient(base_url=address, timeout=600) as client:
@@ -75,10 +74,8 @@ async def cached(address: str, repeats: int) -> dict[str, float]:
             answer = await client.post("/embed", json=body)
             times.append(time.perf_counter() - start)
             assert answer.json()["data"][0]["cached"]
-    return {
-        "cached_ms_p50": 1000 * statistics.median(times),
-        "cached_ms_p99": 1000 * statistics.quantiles(times, n=100)[98],
-    }
+    ms = [1000 * s for s in times]
+    return with_interval("cached_ms_p50", ms) | with_interval("cached_ms_p99", ms, of=least_of(0.99))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import psutil
 from bench._arrivals import poisson, quantile
 from bench._client import Client, Reply
 from bench._server import Server, served
-from bench._shared import arguments, report
+from bench._shared import arguments, least_of, report, with_interval
 from bench._traffic import INDEX, Ask, Traffic
 
 SETTINGS = {"max_num_seqs": 64, "max_running_requests": 64, "deadline_s": 5}
@@ -49,6 +49,7 @@ class Outcome:
 
     kind: str
     status: int  # 0: no answer
+    came: float  # when its answer was there, by `time.perf_counter`
     seconds: float  # from the moment it was due
     refused_s: float  # from being sent, for refusals
     retry_after: bool
@@ -56,7 +57,7 @@ class Outcome:
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", seconds=12, calibrate=8, seed=1)
+    options = arguments(__doc__ or "", seconds=17, calibrate=8, seed=1)
     with served(**SETTINGS) as server:
         figures = asyncio.run(measure(server, options))
     report(figures, options.json)
@@ -139,7 +140,7 @@ async def window(client: Client, traffic: Traffic, rate: float, seconds: float, 
     await asyncio.sleep(max(0.0, start + seconds - time.perf_counter()))
     cpu_share = (time.process_time() - cpu) / (time.perf_counter() - start)
     outcomes = await asyncio.gather(*pending)
-    return summary(outcomes, seconds) | {
+    return summary(outcomes, start + DEADLINE_S, start + seconds) | {
         "offered_per_s": len(due) / seconds,
         "client_lag_ms_p99": 1000 * (quantile(lags, 0.99) or 0),
         "client_cpu_share": cpu_share,
@@ -151,22 +152,28 @@ async def one(client: Client, ask: Ask, due: float) -> Outcome:
         async with asyncio.timeout(GIVE_UP_S):
             reply: Reply = await client.send(ask.data)
     except (OSError, TimeoutError):
-        return Outcome(ask.kind, 0, time.perf_counter() - due, 0.0, False, b"")
+        now = time.perf_counter()
+        return Outcome(ask.kind, 0, now, now - due, 0.0, False, b"")
+    now = time.perf_counter()
     code = next((c for c in (b"queue_full", b"queue_timeout") if c in reply.body), b"") if reply.status != 200 else b""
-    return Outcome(
-        ask.kind, reply.status, time.perf_counter() - due, reply.seconds, b"retry-after" in reply.headers, code
-    )
+    return Outcome(ask.kind, reply.status, now, now - due, reply.seconds, b"retry-after" in reply.headers, code)
 
 
-def summary(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
-    """Rates of a window, and quantiles of those answered; by kind, too."""
+def summary(outcomes: list[Outcome], counted_from: float, counted_to: float) -> dict[str, Any]:
+    """Rates of a window, and quantiles of those answered; by kind, too.
+
+    Rates are of answers that came between these moments: a queue that is filled at first and emptied at the end would
+    be counted as what the service does in a second.
+    """
     answered = [o for o in outcomes if o.status == 200]
     in_time = [o for o in answered if o.seconds <= DEADLINE_S]
+    counted = [o for o in in_time if counted_from <= o.came < counted_to]
+    seconds = counted_to - counted_from
     refused = [o for o in outcomes if o.status in (429, 503)]
     at_once = [o for o in refused if o.code != b"queue_timeout"]
     let_in = len(outcomes) - len(at_once)
     found: dict[str, Any] = {
-        "goodput_per_s": len(in_time) / seconds,
+        "goodput_per_s": len(counted) / seconds,
         "answered": len(answered),
         "refused": len(at_once),
         "refused_after_waiting": len(refused) - len(at_once),
@@ -174,14 +181,27 @@ def summary(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
         "let_in_and_in_time": len(in_time) / let_in if let_in else 1.0,
         "ms_p50": ms([o.seconds for o in answered], 0.5),
         "ms_p99": ms([o.seconds for o in answered], 0.99),
-        "refusal_ms_p50": ms([o.refused_s for o in at_once], 0.5),
-        "refusal_ms_p99": ms([o.refused_s for o in at_once], 0.99),
+        **refusals([1000 * o.refused_s for o in at_once]),
         "refusals_with_retry_after": sum(o.retry_after for o in refused) / len(refused) if refused else 1.0,
     }
-    found["worked_per_s"] = sum(o.kind != "repeat" for o in in_time) / seconds
+    found["worked_per_s"] = sum(o.kind != "repeat" for o in counted) / seconds
     for kind in sorted({o.kind for o in outcomes}):
         found[f"{kind}_ms_p50"] = ms([o.seconds for o in answered if o.kind == kind], 0.5)
     return found
+
+
+def refusals(ms: list[float]) -> dict[str, Any]:
+    """How long a refusal took; None where there was none."""
+    found: dict[str, Any] = {}
+    for name, share in (("refusal_ms_p50", 0.5), ("refusal_ms_p99", 0.99)):
+        found |= with_interval(name, ms, of=least_of(share)) if ms else {name: None}
+    return found
+
+
+def worst(points: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    """The greatest of some windows' figures, with its interval."""
+    point = max(points, key=lambda point: point[key], default=None)
+    return {name: point[name] for name in (key, f"{key}_interval")} if point else {key: None}
 
 
 def promises(curve: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,8 +217,8 @@ def promises(curve: list[dict[str, Any]]) -> dict[str, Any]:
         "goodput_past_capacity": min(share for share, point in zip(kept, curve, strict=True) if point in past),
         "peak_worked_per_s": max(worked),
         "worked_at": {f"{point['factor']:g}": point["worked_per_s"] / max(worked) for point in past},
-        "refusal_ms_p50": max((point["refusal_ms_p50"] for point in refusing), default=None),
-        "refusal_ms_p99": max((point["refusal_ms_p99"] for point in refusing), default=None),
+        **worst(refusing, "refusal_ms_p50"),
+        **worst(refusing, "refusal_ms_p99"),
         "refusals_with_retry_after": min(point["refusals_with_retry_after"] for point in past),
         "let_in_and_in_time": min(point["let_in_and_in_time"] for point in past),
         "failed": sum(point["failed"] for point in curve),

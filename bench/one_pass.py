@@ -22,14 +22,14 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the standard library's http
 
 import asyncio
-import statistics
 import subprocess
 import time
 from typing import Any
 
-from bench._shared import arguments, model_100m, model_of_no_size, ratios, report, texts, with_interval
+from bench._shared import arguments, least_of, model_100m, model_of_no_size, rates, ratios, report, texts, with_interval
 
-KV_GIB = 0.25
+KV_GIB = 0.3  # 80 blocks of 128 tokens: the 32 texts of a round take up to 71
+BLOCK = 128  # tokens of a block of the cache, as vLLM has them on a CPU
 BATCH = 16
 
 
@@ -105,11 +105,11 @@ async def speed(folder: Path, count: int, rounds: int, tokens: int) -> dict[str,
     stop(plain)
     await one_pass.close()
     return {
-        **{f"{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()},
+        **rates(seconds, count),
         **with_interval("one_pass_vs_plain", ratios(seconds["plain"], seconds["one_pass"])),
         **with_interval("one_pass_vs_two_model", ratios(seconds["two_model"], seconds["one_pass"])),
-        "vector_delay_ms_p50": 1000 * statistics.median(delays),
-        "vector_delay_ms_p99": 1000 * statistics.quantiles(delays, n=100)[98],
+        **with_interval("vector_delay_ms_p50", [1000 * s for s in delays]),
+        **with_interval("vector_delay_ms_p99", [1000 * s for s in delays], of=least_of(0.99)),
         "texts": count,
         "rounds": rounds,
         "rationale_tokens": tokens,
@@ -141,11 +141,11 @@ def stop(llm: Any) -> None:
     llm.shutdown = lambda timeout=None: None  # its finaliser calls it again, after the interpreter's end
 
 
-def options(batch: int) -> Any:
+def options(batch: int, kv_gib: float = KV_GIB) -> Any:
     """The same for both of vLLM's arms; with its own key-value blocks, since only ours can read smaller ones."""
     from grace.engines.vllm import VllmOptions
 
-    return VllmOptions(dtype="float32", max_num_seqs=batch, kv_cache_gib=KV_GIB, extra={"block_size": 128})
+    return VllmOptions(dtype="float32", max_num_seqs=batch, kv_cache_gib=kv_gib, extra={"block_size": BLOCK})
 
 
 async def start_one_pass(checkpoint: Any, prompter: Any, batch: int) -> tuple[Any, list[float]]:
@@ -168,14 +168,14 @@ async def start_one_pass(checkpoint: Any, prompter: Any, batch: int) -> tuple[An
     return engine, delays
 
 
-async def start_plain(checkpoint: Any, prompter: Any, batch: int) -> Any:
+async def start_plain(checkpoint: Any, prompter: Any, batch: int, kv_gib: float = KV_GIB) -> Any:
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from grace.engines.vllm_start import arguments, prepare_environment
 
     # The same arguments as ours, with vLLM's own worker and scheduler.
-    same = arguments(checkpoint, prompter, options(batch), on_cpu=prepare_environment())
+    same = arguments(checkpoint, prompter, options(batch, kv_gib), on_cpu=prepare_environment())
     del same["worker_cls"], same["additional_config"]
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**same, disable_log_stats=True))
 

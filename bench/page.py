@@ -64,27 +64,41 @@ def page(text: str, results: dict[str, dict[str, Any]], second: dict[str, dict[s
 
 
 def table(section: Section, results: dict[str, Any] | None, second: dict[str, Any] | None = None) -> str:
-    """Markdown of a section: one line a figure that is there, and where all of them come from."""
-    if results is None or (section.rows and all(lookup(results, row.key) is None for row in section.rows)):
+    """Markdown of a section: one line a figure that either machine has, and where they come from."""
+    first, other = (found if found and measures(section, found) else None for found in (results, second))
+    if first is None and other is None:
         return f"Not measured yet: `{section.command}`\n"
     picture = [f"![{PLOTS[section.name]}](images/benchmarks-{section.name}.svg)", ""] if section.name in PLOTS else []
-    rows = [line(row, results, second) for row in section.rows if lookup(results, row.key) is not None]
-    other, rule = (" on the EPYC |", "---|") if second else ("", "")
-    head = [f"| figure | value | 95 % interval | goal |{other}", f"|---|---|---|---|{rule}"] if rows else []
-    sources = [source(section, results), *(["", f"On the EPYC: {source(section, second)}"] if second and rows else [])]
-    return "\n".join([*picture, *head, *rows, *([""] if rows else []), *sources, ""])
+    measured = [found for found in (first, other) if found]
+    rows = [row for row in section.rows if any(lookup(found, row.key) is not None for found in measured)]
+    column, rule = (" on the EPYC |", "---|") if other else ("", "")
+    head = [f"| figure | value | 95 % interval | goal |{column}", f"|---|---|---|---|{rule}"] if rows else []
+    lines = [*picture, *head, *(line(row, first or {}, other) for row in rows), *([""] if rows else [])]
+    sources = [source(section, first)] if first else []
+    if other and rows:
+        sources += [*([""] if first else []), f"On the EPYC: {source(section, other)}"]
+    return "\n".join([*lines, *sources, ""])
+
+
+def measures(section: Section, results: dict[str, Any]) -> bool:
+    """Whether results, which may be older than the section, hold any of its figures."""
+    return not section.rows or any(lookup(results, row.key) is not None for row in section.rows)
 
 
 def line(row: Row, results: dict[str, Any], second: dict[str, Any] | None = None) -> str:
     """One row of a table."""
+    goal = f"{row.goal[0]} {row.form.replace('+', '').format(row.goal[1])}" if row.goal else ""
     value = lookup(results, row.key)
-    goal = f"{row.goal[0]} {row.form.replace('+', '').format(row.goal[1])}{missed(row, value)}" if row.goal else ""
-    cells = [row.label, row.form.format(value), between(row, results), goal]
+    cells = [row.label, shown(row, value), between(row, results), goal + missed(row, value)]
     if second:
         found, bounds = lookup(second, row.key), between(row, second)
-        shown = row.form.format(found) + (f" ({bounds})" if bounds else "") if found is not None else ""
-        cells.append(shown + missed(row, found))
+        cells.append(shown(row, found) + (f" ({bounds})" if bounds else "") + missed(row, found))
     return f"| {' | '.join(cells)} |"
+
+
+def shown(row: Row, value: float | None) -> str:
+    """A figure as it is printed; nothing, where there is none."""
+    return "" if value is None else row.form.format(value)
 
 
 def between(row: Row, results: dict[str, Any]) -> str:

@@ -30,7 +30,6 @@ import asyncio
 import base64
 import json
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,7 +40,7 @@ import numpy as np
 
 from bench._client import Client
 from bench._server import bundled, free_port, running, served
-from bench._shared import ratios, report, with_interval
+from bench._shared import rates, ratios, report, with_interval
 from bench._texts import sentences
 
 SERVER = """
@@ -217,9 +216,7 @@ def compare(way: str, arms: dict[str, Any], callers: int, size: int, options: An
             arms[arm](texts, callers, size)
             if number:  # the first round warms up
                 seconds[arm].append(time.perf_counter() - start)
-    figures: dict[str, Any] = {
-        f"{way}_{arm}_texts_per_s": count / statistics.median(times) for arm, times in seconds.items()
-    }
+    figures = rates(seconds, count, f"{way}_")
     for arm in chosen[1:]:
         figures |= with_interval(f"{way}_grace_vs_{arm}", ratios(seconds[arm], seconds["grace"]))
     return figures

@@ -15,7 +15,6 @@ sys.path[0] = str(Path(__file__).parent.parent)  # this folder would shadow the 
 
 import asyncio
 import os
-import statistics
 import tempfile
 import time
 from functools import partial
@@ -23,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from bench._shared import arguments, median_ratio, model_of_no_size, report, texts
+from bench._shared import arguments, model_of_no_size, ratios, report, texts, with_interval
 from grace.engines.fake import FakeEngine
 from grace_server.settings import Settings
 from tests.support import replicas
@@ -42,8 +41,9 @@ def main() -> None:
                 rates[arm].append(asyncio.run(rate(address, batch, in_flight=4 * options.places)))
     report(
         {
-            "two_over_one": median_ratio(rates["two"], rates["one"]),
-            **{f"{arm}_texts_per_s": statistics.median(found) for arm, found in rates.items()},
+            **with_interval("two_over_one", ratios(rates["two"], rates["one"])),
+            **with_interval("one_texts_per_s", rates["one"]),
+            **with_interval("two_texts_per_s", rates["two"]),
             "one_replica_could_texts_per_s": 1000 * options.places / options.text_ms,
             "text_ms": options.text_ms,
             "places": options.places,

@@ -31,7 +31,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from bench._shared import about
+from bench._shared import about, least_of, with_interval
 from grace_server.index.approximate import give_way, use_threads
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import Collection
@@ -42,6 +42,7 @@ from grace_server.index.settings import CollectionSettings
 Floats = npt.NDArray[np.float32]
 BATCH = 2_000
 K = 10
+p99 = least_of(0.99)
 LATENT = 32
 KINDS = {  # `auto` as it comes; the others are built at any size
     "auto": CollectionSettings(),
@@ -74,10 +75,6 @@ def timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return (time.perf_counter() - began) * 1000
-
-
-def quantile(values: list[float], share: float) -> float:
-    return float(np.quantile(values, share))
 
 
 def resident_bytes() -> int:
@@ -118,7 +115,7 @@ def raw_search(collection: Collection, vectors: Floats) -> Callable[[Floats], ob
     return lambda query: base.outer.search(query, K, params=parameters)
 
 
-def compare(collection: Collection, vectors: Floats, queries: Floats, truth: npt.NDArray[np.int64]) -> dict[str, float]:
+def compare(collection: Collection, vectors: Floats, queries: Floats, truth: npt.NDArray[np.int64]) -> dict[str, Any]:
     """One query at a time: raw FAISS, our dense search, and our dense search with the documents fetched."""
     raw = raw_search(collection, vectors)
     times: dict[str, list[float]] = {"raw": [], "store": [], "documents": []}
@@ -132,28 +129,34 @@ def compare(collection: Collection, vectors: Floats, queries: Floats, truth: npt
         ]
         for name, work in works[turn % 3 :] + works[: turn % 3]:  # nobody always comes to a warm cache
             times[name].append(timed(work))
-    medians = {f"{name}_p50_ms": statistics.median(values) for name, values in times.items()}
-    return medians | {
-        "store_over_raw": medians["store_p50_ms"] / medians["raw_p50_ms"],
-        "documents_over_raw": medians["documents_p50_ms"] / medians["raw_p50_ms"],
-        "disk_mb_read_meanwhile": (disk_reads() - before) / 1e6,
-        "recall_at_10": recall(collection, queries, truth),
-    }
+    found: dict[str, Any] = {"disk_mb_read_meanwhile": (disk_reads() - before) / 1e6}
+    for name, values in times.items():
+        found |= with_interval(f"{name}_p50_ms", values)
+    for name in ("store", "documents"):
+        pairs = list(zip(times[name], times["raw"], strict=True))
+        found |= with_interval(f"{name}_over_raw", pairs, of=ratio_of_medians)
+    return found | with_interval("recall_at_10", recall(collection, queries, truth), of=np.mean)
 
 
-def recall(collection: Collection, queries: Floats, truth: npt.NDArray[np.int64], clause: Any = None) -> float:
-    hits = 0
+def ratio_of_medians(pairs: npt.NDArray[np.float64]) -> float:
+    return float(np.median(pairs[:, 0]) / np.median(pairs[:, 1]))
+
+
+def recall(collection: Collection, queries: Floats, truth: npt.NDArray[np.int64], clause: Any = None) -> list[float]:
+    """Of each query, the share of its nearest that were found."""
+    shares = []
     for query, best in zip(queries, truth, strict=True):
         [found] = collection.dense(query[None], K, clause)
-        hits += len({f"d{i}" for i in best} & {d.id for d in collection.documents(found.labels).values()})
-    return hits / truth.size
+        hits = {f"d{i}" for i in best} & {d.id for d in collection.documents(found.labels).values()}
+        shares.append(len(hits) / len(best))
+    return shares
 
 
 def nearest(vectors: Floats, queries: Floats) -> npt.NDArray[np.int64]:
     return faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
 
 
-def filtered(collection: Collection, vectors: Floats, queries: Floats) -> dict[str, float]:
+def filtered(collection: Collection, vectors: Floats, queries: Floats) -> dict[str, Any]:
     """A filter that lets one in a hundred through: looked up anew (as after a write), and remembered."""
     clause = compile_filter(FILTER)
     fresh = []
@@ -163,14 +166,21 @@ def filtered(collection: Collection, vectors: Floats, queries: Floats) -> dict[s
     remembered = [timed(lambda query=query: collection.dense(query[None], K, clause)) for query in queries]
     allowed = np.arange(7, len(vectors), 100)
     return {
-        "filter_fresh_p50_ms": statistics.median(fresh),
-        "filter_p50_ms": statistics.median(remembered),
-        "filter_recall_at_10": recall(collection, queries, allowed[nearest(vectors[allowed], queries)], clause),
+        **with_interval("filter_fresh_p50_ms", fresh),
+        **with_interval("filter_p50_ms", remembered),
+        **with_interval(
+            "filter_recall_at_10",
+            recall(collection, queries, allowed[nearest(vectors[allowed], queries)], clause),
+            of=np.mean,
+        ),
     }
 
 
-def rebuilding(collection: Collection, queries: Floats) -> dict[str, float]:
-    """Searches while the index is built anew in another thread, against searches before and after."""
+def rebuilding(collection: Collection, queries: Floats) -> dict[str, Any]:
+    """Searches while the index is built anew in another thread, against searches before and after.
+
+    They are due at fixed moments, and late from then on: a search that hangs makes all those late that wait for it.
+    """
     done = threading.Event()
     seconds = 0.0
 
@@ -181,27 +191,34 @@ def rebuilding(collection: Collection, queries: Floats) -> dict[str, float]:
         seconds = timed(lambda: collection.maintain("rebuild")) / 1000
         done.set()
 
-    def searches(times: list[float], goes_on: Callable[[], bool]) -> list[float]:
+    def searches(times: list[float], goes_on: Callable[[], bool], every_s: float) -> list[float]:
+        due = time.perf_counter()
         while goes_on():
-            query = queries[len(times) % len(queries)][None]
-            times.append(timed(lambda query=query: collection.dense(query, K)))
-            time.sleep(0.002)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            collection.dense(queries[len(times) % len(queries)][None], K)
+            times.append((time.perf_counter() - due) * 1000)
+            due += every_s
         return times
 
+    alone = statistics.median(timed(lambda query=query: collection.dense(query[None], K)) for query in queries[:100])
+    every_s = max(0.003, 4 * alone / 1000)
     quiet: list[float] = []
-    searches(quiet, lambda: len(quiet) < 1_000)
+    searches(quiet, lambda: len(quiet) < 1_000, every_s)
     thread = threading.Thread(target=rebuild)
     thread.start()
-    busy = searches([], lambda: not done.is_set())
+    busy = searches([], lambda: not done.is_set(), every_s)
     thread.join()
-    searches(quiet, lambda: len(quiet) < 2_000)
+    searches(quiet, lambda: len(quiet) < 2_000, every_s)
     return {
         "rebuild_s": seconds,
-        "quiet_p50_ms": quantile(quiet, 0.5),
-        "quiet_p99_ms": quantile(quiet, 0.99),
-        "rebuild_p50_ms": quantile(busy, 0.5),
-        "rebuild_p99_ms": quantile(busy, 0.99),
-        "rebuild_over_quiet_p99": quantile(busy, 0.99) / quantile(quiet, 0.99),
+        "searches_every_ms": 1000 * every_s,
+        **with_interval("quiet_p50_ms", quiet),
+        **with_interval("quiet_p99_ms", quiet, of=p99),
+        **with_interval("rebuild_p50_ms", busy),
+        **with_interval("rebuild_p99_ms", busy, of=p99),
+        **with_interval("rebuild_over_quiet_p99", busy, quiet, of=lambda busy, quiet: p99(busy) / p99(quiet)),
+        "rebuild_longest_ms": max(busy),
+        "quiet_longest_ms": max(quiet),
         "searches_during_rebuild": len(busy),
     }
 
@@ -248,6 +265,13 @@ def measure(kind: str, vectors: Floats, queries: Floats, truth: npt.NDArray[np.i
     return found | json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def rounded(value: Any) -> Any:
+    """A figure, or both ends of its interval, to four places."""
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=50_000)
@@ -283,7 +307,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     for kind in arguments.kind or ("flat", "ivf", "hnsw", "sq8"):
         with nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory() as folder:
             found = measure(kind, vectors, queries, truth, Path(folder))
-        report[kind] = {n: round(v, 4) if isinstance(v, float) else v for n, v in found.items()}
+        report[kind] = {name: rounded(value) for name, value in found.items()}
         print(kind, json.dumps(report[kind], indent=2), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

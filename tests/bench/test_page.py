@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 
 import pytest
 
 from bench._arrivals import poisson, quantile, slope
-from bench._sections import SECTIONS, Row, Section
+from bench._sections import SECTIONS, Row, Section, lookup
 from bench._shared import interval
 from bench.page import PAGE, RESULTS, SECOND, line, page, read, table
 
@@ -90,3 +91,22 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
         low, high = interval([rng.gauss(3.0, 1.0) for _ in range(25)], seed=trial)
         held += low <= 3.0 <= high
     assert held >= 88
+
+
+# Figures of one measurement: sizes, counts, what a whole run came to, the worst of many, and exact answers.
+ONCE = re.compile(
+    r"rows|minutes|rests|failed|growing|recomputed\w*|scores_recomputed|other_statuses|worked_at\..*|\w+_spearman|"
+    r"(\w+\.)?(ingest_per_s|build_s|start_s|memory_over_vectors|rebuild_longest_ms)|memory_vs_two_model|\w*cosine\w*|"
+    r"capacity_per_s|goodput_past_capacity|refusals_with_retry_after|let_in_and_in_time|rss_\w+_capacity|"
+    r"client_cpu_share|rss_mib_\w+|slots_\w+|kv_blocks_\w+|rationale_tokens_mean"
+)
+
+
+@pytest.mark.parametrize(
+    "section", [s for s in SECTIONS if s.results in read(SECOND)], ids=lambda section: section.name
+)
+def test_a_figure_of_several_rounds_has_its_interval(section: Section) -> None:
+    found = read(SECOND)[section.results]
+    for row in section.rows:
+        if lookup(found, row.key) is not None and not ONCE.fullmatch(row.key):
+            assert lookup(found, f"{row.key}_interval"), row.label
