@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 # A sentence ends at its closing mark, with the quotes and brackets that close over it, before white space; CJK marks
 # need no space; a line break always ends one. "3.5" and "e.g.x" stay whole, "e.g. x" is cut: segments, not grammar.
-_END = re.compile(r"""[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["'”’」』）]*|\n+""")
+# A run of marks is tried once and as a whole: from each of its marks, a line of dots takes seconds.
+_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]]*+(?=\s)|[。！？]+["'”’」』）]*|\n+""")
 
 
 def sentence_ends(text: str, *, limit: int) -> list[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grace import rationale
+from grace import rationale, sentences
 from grace.sentences import merge, runs, sentence_ends
 
 
@@ -85,3 +87,18 @@ def test_white_space_after_a_sentence_is_passed_over_once_and_ends_none_by_itsel
 
 def test_a_text_of_white_space_takes_no_longer_than_others() -> None:
     assert sentence_ends("a" + "\n " * 400_000, limit=16) == [800_001]
+
+
+@pytest.mark.parametrize("run", [".", "!", "…", '.")', "?!", '."'])
+@pytest.mark.parametrize("end", ["", "x", "\n"])
+def test_a_long_run_of_marks_takes_no_longer_than_words(run: str, end: str) -> None:
+    began = time.process_time()
+    text = run * 200_000 + end
+    assert sentence_ends(text, limit=16) == [len(text)]
+    assert time.process_time() - began < 5, "from every mark of it anew, it takes minutes"
+
+
+@given(st.text(alphabet=".!?…\"')”。！」 \na1\u3000", max_size=20))
+def test_a_run_of_marks_ends_where_it_did_when_each_of_them_was_tried(text: str) -> None:
+    each = re.compile(r"""[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["'”’」』）]*|\n+""")
+    assert [m.span() for m in sentences._END.finditer(text)] == [m.span() for m in each.finditer(text)]
