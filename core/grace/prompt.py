@@ -127,10 +127,10 @@ class Prompter:
     @cached_property
     def segment_end_ids(self) -> tuple[int, ...]:
         """Ids that end a segment of a rationale: their text holds a closing mark or a line break, or is </think>."""
-        marks = (".", "!", "?", "…", "。", "！", "？", "\n")
         size = len(self.tokenizer)
         pieces = self.tokenizer.batch_decode([[i] for i in range(size)], skip_special_tokens=False)
-        return tuple(i for i, piece in enumerate(pieces) if any(m in piece for m in marks) or piece == rationale.CLOSE)
+        ends = sentences.ENDS
+        return tuple(i for i, piece in enumerate(pieces) if not ends.isdisjoint(piece) or piece == rationale.CLOSE)
 
     def job(
         self,

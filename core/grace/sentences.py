@@ -5,10 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# A sentence ends at its closing mark, with the quotes and brackets that close over it, before white space; CJK marks
-# need no space; a line break always ends one. "3.5" and "e.g.x" stay whole, "e.g. x" is cut: segments, not grammar.
+# A sentence ends at its closing mark, with the quotes and brackets that close over it; segments, not grammar.
+# Marks that also stand inside words and numbers ("3.5", "e.g.x", Urdu "ایم۔اے", Khmer "។ល។", Armenian "12։30"), or in a
+# run with such ("؟!"), end it before white space alone: "e.g. x" is cut.
+_SPACED = ".!?…؟۔։។៕"
+# Those of scripts that need no space there (Chinese, Japanese, Burmese, Ethiopic) and the dandas of Indic ones mean
+# nothing else and always end it. The full-width stop does, too, unless a digit follows.
+_UNSPACED = "。！？｡।॥။።፧"
+_BREAKS = "\n\u2028\u2029"
+ENDS = frozenset(f"{_SPACED}{_UNSPACED}．{_BREAKS}")  # of CRLF the second half, so that it ends one line and not two
 # A run of marks is tried once and as a whole: from each of its marks, a line of dots takes seconds.
-_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]]*+(?=\s)|[。！？]+["'”’」』）]*|\n+""")
+_END = re.compile(
+    rf"""(?<![{_SPACED}])[{_SPACED}]++["'”’)\]]*+(?=\s)|(?:[{_UNSPACED}]|．(?!\d))+["'”’」』）｣]*|[\r{_BREAKS}]+"""
+)
 
 
 def sentence_ends(text: str, *, limit: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import numpy as np
 
 from grace.errors import InvalidInput
 from grace.pooling import Pooling
-from grace.representation import Job, Mode, Rationale, Role, Segment, written_ids
+from grace.representation import Job, Mode, Rationale, Role, Segment, Source, written_ids
 from grace_server.embedding import Embedded, Options, embed
 from grace_server.errors import ApiError, InvalidValue, renamed
 from grace_server.house import House
@@ -63,6 +64,7 @@ class Compared:
     consistency: float | None
     embedded: Embedded | None = None  # None: nothing was embedded, it is a stored document
     document: Document | None = None
+    stored: tuple[Segment, ...] = ()  # as the index keeps the document's
 
     def pooling(self, house: House) -> Pooling:
         """Under which its vector was made."""
@@ -78,7 +80,7 @@ class Compared:
             job, made = self.embedded.jobs[0], self.embedded.representations[0]
             return Run(job, written_ids(job, made), made.segments)
         assert self.document is not None
-        return _run_of(house, self.document, mode)
+        return _run_of(house, self.document, mode, self.stored)
 
 
 async def compare_texts(house: House, options: Options, *sides: tuple[str, Words]) -> list[Compared]:
@@ -143,17 +145,20 @@ def _stored(collection: Collection, name: str, document_id: str) -> Compared:
         raise InvalidValue(f"{name} cannot be explained: {error}", param=f"{name}.id") from None
     kept = collection.sums(document.label)
     tokens = sum(s.tokens for s in kept.segments if s.source == "input") if kept else 0
-    return Compared(side, "document", document.rationale, tokens, document.truncated, True, None, document=document)
+    segments = tuple(kept.segments) if kept else ()
+    return Compared(
+        side, "document", document.rationale, tokens, document.truncated, True, None, document=document, stored=segments
+    )
 
 
-def _run_of(house: House, document: Document, mode: Mode) -> Run:
+def _run_of(house: House, document: Document, mode: Mode, stored: tuple[Segment, ...]) -> Run:
     written = document.rationale
     given = written.text if written and written.finish_reason == "given" else None
     job = house.prompter.job(
         document.text, role="document", mode=mode if given is None else "reason", given=given, max_rationale_tokens=None
     )
     if given is not None or written is None:
-        return Run(job, (), job.segments)
+        return Run(job, (), _as_kept(stored, job.segments))
     ids = house.prompter.rationale_ids(written.text)
     if len(ids) != written.tokens:
         raise InvalidValue(
@@ -163,7 +168,19 @@ def _run_of(house: House, document: Document, mode: Mode) -> Run:
         )
     pooled = len(ids) - (written.finish_reason == "length")  # the last token of a cut rationale has no state
     segments = (*job.segments, *house.prompter.rationale_segments(written_as(written, ids), pooled=pooled))
-    return Run(job, ids, segments)
+    return Run(job, ids, _as_kept(stored, segments))
+
+
+def _as_kept(stored: tuple[Segment, ...], cut: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """The same tokens as the index has them cut: a version before this one may have known other ends of sentences."""
+    return stored if _tokens_by_source(stored) == _tokens_by_source(cut) else cut
+
+
+def _tokens_by_source(segments: tuple[Segment, ...]) -> Counter[Source]:
+    found: Counter[Source] = Counter()
+    for segment in segments:
+        found[segment.source] += segment.tokens
+    return found
 
 
 def written_as(written: Rationale, ids: tuple[int, ...]) -> Rationale:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
-from grace import prompt
+from grace import prompt, rationale
 from grace.checkpoint import Checkpoint
 from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel
 from grace.prompt import MAX_SEGMENTS, Prompter, well_formed
@@ -44,6 +44,43 @@ def test_segments_cover_every_text_and_every_pooled_token(prompter: Prompter, te
         covered = "".join(segment_text(s, text=job.text, rationale=None) for s in inputs)
         assert covered == job.text or not covered
     assert all(a.end == b.start for a, b in itertools.pairwise(inputs))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("The river is long. Is it? Yes!", 3),
+        ("河水从山上流下。它在港口入海！真的吗？", 3),
+        ("川は長い｡海に出る｡", 2),
+        ("नदी पहाड़ों से निकलती है। वह समुद्र में मिलती है। क्या यह सच है?", 3),
+        ("هل النهر طويل؟ نعم، النهر طويل. البحر بعيد.", 3),
+        ("دریا لمبا ہے۔ سمندر دور ہے۔", 2),
+        ("ወንዙ ረጅም ነው። ባሕሩ ሩቅ ነው።", 2),
+        ("မြစ်ရှည်သည်။ပင်လယ်ဝေးသည်။", 2),
+        ("ទន្លេវែង។ សមុទ្រឆ្ងាយ។", 2),
+        ("Գետը երկար է։ Ծովը հեռու է։", 2),
+        ("one\r\ntwo\r\n\r\nthree", 3),
+        ("one\u2028two\u2029three\rfour", 4),
+    ],
+)
+def test_a_text_of_any_script_is_cut_at_its_own_marks(prompter: Prompter, text: str, count: int) -> None:
+    job = prompter.job(text)
+    inputs = [s for s in job.segments if s.source == "input"]
+    assert len(inputs) == count
+    assert "".join(segment_text(s, text=job.text, rationale=None) for s in inputs) == text
+
+
+def test_a_rationale_is_cut_at_tokens_that_hold_a_mark_of_any_script(tmp_path: Path) -> None:
+    marks = ("।", "؟", "۔", "።", "။", "។", "։", "｡", "。", ".")
+    words = [word for mark in marks for word in ("river", mark)]
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["river", *marks])
+    folder = make_model(tmp_path, vocab=700)
+    tokenizer.save_pretrained(folder)
+    prompter = Prompter(Checkpoint.load(folder))
+    ids = tuple(prompter.tokenizer.convert_tokens_to_ids(words))
+    written = rationale.read(prompter.decode(ids), ids, "given", thinking_open=False)
+    assert [s.tokens for s in prompter.rationale_segments(written)] == [2] * len(marks)
 
 
 def test_a_last_sentence_without_a_token_of_its_own_belongs_to_the_one_before(prompter: Prompter) -> None:

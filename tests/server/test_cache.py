@@ -55,6 +55,16 @@ async def test_it_survives_a_restart(serve: Serve) -> None:
     assert after["data"][0]["embedding"] == before["data"][0]["embedding"]
 
 
+async def test_an_entry_from_before_sentences_were_cut_otherwise_is_not_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(records, "FORMAT", 1)  # rationales knew fewer marks, which no key tells
+        await (await serve()).embed(input="a text")
+    after = await (await serve()).embed(input="a text")
+    assert not after["data"][0]["cached"]
+
+
 async def test_whatever_changes_the_result_is_another_entry(serve: Serve) -> None:
     service = await serve()
     asked: list[dict[str, Any]] = [

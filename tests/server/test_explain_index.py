@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from grace import sentences
 from grace.attribution import by_token, centred, contributions, fitted, without_each
 from grace.pooling import POOLINGS, unit
 from grace.representation import Job, Representation
@@ -170,6 +172,27 @@ async def test_hits_of_a_search_know_their_ranks_among_each_other(serve: Serve) 
             told = [piece["rank_without"] for piece in one["explanation"][side]]
             assert told == [segment["rank_without"] for segment in direct[name]["segments"]]
         assert (one["explanation"]["largest_change"] is None) == (direct["largest_change"] is None)
+
+
+async def test_an_index_stays_readable_when_sentences_are_cut_otherwise_than_when_it_was_written(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "The river rises। It is long؟ It meets the sea."
+    with monkeypatch.context() as before:
+        before.setattr(sentences, "_END", re.compile(r"[.!?]+(?=\s)"))
+        await filled(await serve(), texts=TEXTS | {"old": text})
+    service = await serve()
+    found = (await search(service, explain=True, k=9))["hits"]
+    [old] = [one for one in found if one["id"] == "old"]
+    assert np.sum(old["explanation"]["table"]) == pytest.approx(old["score"], abs=1e-5)
+    reply = await hit(service, "old", tokens=True)
+    side = reply["second"]
+    assert side["segments"][0]["text"] == text
+    for place, segment in enumerate(side["segments"]):
+        of_segment = [token for token in side["tokens"] if token["segment"] == place]
+        assert len(of_segment) == segment["tokens"]
+        assert sum(token["contribution"] for token in of_segment) == pytest.approx(segment["contribution"], abs=1e-4)
+    assert len((await post(service, "/embed", input=text, explain=True))["data"][0]["segments"]) > len(side["segments"])
 
 
 async def test_any_set_of_segments_can_be_left_out(serve: Serve) -> None:
