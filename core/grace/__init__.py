@@ -18,6 +18,7 @@ from grace.errors import (
     InputTooLong,
     InvalidInput,
     StateMismatch,
+    StateNotFinite,
     UnsupportedModel,
 )
 from grace.representation import Job, Rationale, Representation, Segment
@@ -41,6 +42,7 @@ __all__ = [
     "Representation",
     "Segment",
     "StateMismatch",
+    "StateNotFinite",
     "UnsupportedModel",
     "contributions",
     "shares",

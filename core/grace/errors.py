@@ -7,7 +7,8 @@ GraceError
 │   └── InputTooLong         over the limit with truncation off; `limit` and `length` in tokens
 └── EngineError              the engine cannot answer
     ├── EngineDead           it will not answer again: restart the process
-    └── StateMismatch        states were lost or counted twice; no vector is better than a wrong one
+    ├── StateMismatch        states were lost or counted twice; no vector is better than a wrong one
+    └── StateNotFinite       states are NaN or infinite
 """
 
 from collections.abc import Sequence
@@ -60,6 +61,10 @@ class EngineDead(EngineError):
 
 class StateMismatch(EngineError):
     """The number of pooled states is not the number expected: a vector made of them would be wrong."""
+
+
+class StateNotFinite(EngineError):
+    """States are NaN or infinite: a vector made of them has no direction."""
 
 
 def check_one_of(name: str, value: object, known: Sequence[str]) -> None:

@@ -72,9 +72,9 @@ def finish(vector: npt.NDArray[np.floating], *, dimensions: int | None, normaliz
 
 
 def unit(vector: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """The vector at length 1 along its last axis; a zero vector stays zero."""
+    """The vector at length 1 along its last axis; a zero vector stays zero, NaN stays NaN."""
     norm = np.linalg.norm(vector, axis=-1, keepdims=True)
-    return np.asarray(np.divide(vector, norm, out=np.zeros_like(vector), where=norm > 0))
+    return np.asarray(np.divide(vector, norm, out=np.zeros_like(vector), where=norm != 0))
 
 
 def combine(vectors: list[Floats], *, normalize: bool = True) -> tuple[Floats, float]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from grace import contributions, shares
 from grace.errors import InvalidInput
-from grace.pooling import POOLINGS, combine
+from grace.pooling import POOLINGS, combine, unit
 from grace.representation import Representation, Segment, Source
 
 
@@ -85,3 +85,11 @@ def test_a_zero_vector_stays_zero() -> None:
     assert not r.vector().any()
     assert not contributions(r.sums, r.sums).any()
     assert not shares(r.sums).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_is_not_finite_does_not_become_a_zero_vector(bad: float) -> None:
+    found = unit(np.array([[bad, 1.0], [0.0, 0.0], [3.0, 4.0]]))
+    assert np.isnan(found[0]).any()
+    np.testing.assert_array_equal(found[1:], [[0.0, 0.0], [0.6, 0.8]])

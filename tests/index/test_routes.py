@@ -238,8 +238,12 @@ async def test_a_document_that_cannot_be_embedded_is_listed_and_found_by_words(o
         check(service.indexes.catalog.get("a"))
 
 
+@pytest.mark.parametrize("metric", ["dot", "cosine"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-async def test_a_vector_that_is_not_finite_is_a_reason_and_not_stored(open_service: OpenService, value: float) -> None:
+@pytest.mark.filterwarnings("ignore:invalid value")
+async def test_a_vector_that_is_not_finite_is_a_reason_and_not_stored(
+    open_service: OpenService, value: float, metric: str
+) -> None:
     def broken(represent: Represent) -> Represent:
         async def sometimes(job: Job) -> Representation:
             representation = await represent(job)
@@ -250,7 +254,7 @@ async def test_a_vector_that_is_not_finite_is_a_reason_and_not_stored(open_servi
         return sometimes
 
     async with open_service(wrap=broken) as service:
-        settings = {"kind": "hnsw", "flat_limit": 1, "metric": "dot"}
+        settings = {"kind": "hnsw", "flat_limit": 1, "metric": metric}
         await service.http.put("/indexes/a", json={"settings": settings})
         body = {"documents": DOCUMENTS, "wait": True}
         job = (await service.http.post("/indexes/a/documents", json=body)).json()["job"]

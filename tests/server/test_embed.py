@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from grace.checkpoint import Checkpoint
+from grace.engines import fake
+from grace.pooling import POOLINGS
 from grace.prompt import Prompter
 from grace_server import embedding
 from grace_server.routes import embed, shapes
@@ -260,3 +262,34 @@ async def test_long_lists_of_vectors_are_written_beside_the_loop(
         reply = await service.client.post(path, json={field: several, **more})
         assert reply.status_code == 200, reply.text
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
+
+
+@pytest.fixture
+def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's states are not finite, as those of a text that overflows float16."""
+    monkeypatch.setattr(fake, "_state", lambda token, hidden: np.full(hidden, np.nan, dtype=np.float32))
+
+
+@pytest.mark.usefixtures("damaged")
+@pytest.mark.parametrize(
+    "options",
+    [*({"pooling": pooling} for pooling in POOLINGS), {"n": 2, "temperature": 0.5}, {"normalize": False}],
+    ids=str,
+)
+async def test_states_that_are_not_finite_are_an_error_and_neither_served_nor_kept(
+    serve: Serve, options: dict[str, Any]
+) -> None:
+    service = await serve()
+    for calls in (1, 2):
+        assert (await service.embed(500, input=TEXT, **options))["error"]["code"] == "engine_error"
+        assert service.engine.calls == calls * options.get("n", 1)
+
+
+@pytest.mark.usefixtures("damaged")
+async def test_every_route_refuses_states_that_are_not_finite_as_embed_does(serve: Serve) -> None:
+    service = await serve()
+    similarity = {"inputs": {"source_sentence": TEXT, "sentences": [TEXT]}}
+    for path, body in (("/explain", {"first": TEXT, "second": "Another."}), ("/tei/similarity", similarity)):
+        reply = await service.client.post(path, json=body)
+        assert reply.status_code == 500, path
+        assert reply.json()["error"]["code"] == "engine_error"

@@ -221,7 +221,7 @@ def test_every_error_of_the_core_has_a_row() -> None:
     assert rows[core_errors.InvalidInput] == 422
     assert rows[core_errors.InputTooLong] == 413
     assert rows[core_errors.EngineDead] == 503
-    assert rows[core_errors.EngineError] == rows[core_errors.StateMismatch] == 500
+    assert rows[core_errors.EngineError] == rows[core_errors.StateMismatch] == rows[core_errors.StateNotFinite] == 500
 
 
 def test_every_error_of_the_service_has_a_status_that_is_documented() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grace import rationale
-from grace.errors import StateMismatch
+from grace.errors import StateMismatch, StateNotFinite
 from grace.prompt import Prompter
 from grace.representation import FinishReason, Job, Rationale, Representation, Segment
 
@@ -33,6 +33,7 @@ class Engine(Protocol):
         Raises:
             EngineDead: the engine will not answer again.
             StateMismatch: states were lost or counted twice.
+            StateNotFinite: states are NaN or infinite.
         """
 
     def stream(self, job: Job) -> AsyncIterator[Delta | Representation]:
@@ -74,10 +75,11 @@ def assemble(
     last: npt.NDArray[np.float32],  # (H,)
     dots: npt.NDArray[np.float32] | None = None,  # (T,) of the pooled positions with the job's probe
 ) -> Representation:
-    """Put names to an engine's sums, and refuse them if a state is missing or too many.
+    """Put names to an engine's sums, and refuse them if a state is missing, too many or no number.
 
     Raises:
         StateMismatch: the counts are not exactly those that the token ids ask for.
+        StateNotFinite: a sum is NaN or infinite, so nothing made of it could be served, kept or searched.
     """
     written, segments = outline(job, prompter, generated)
     expected = [segment.tokens for segment in segments]
@@ -86,6 +88,8 @@ def assemble(
     if job.probe and (dots is None or len(dots) != sum(expected)):
         found = "no" if dots is None else len(dots)
         raise StateMismatch(f"{found} states met the probe, expected {sum(expected)}")
+    if not all(np.isfinite(numbers).all() for numbers in (sums, last, dots) if numbers is not None):
+        raise StateNotFinite("the states are not finite: the weights are damaged, or the dtype has too small a range")
     return Representation(
         segments=segments,
         sums=sums,
