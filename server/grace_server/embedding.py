@@ -107,30 +107,44 @@ async def make_jobs(
 
     size = sum(map(len, texts)) + sum(len(written or "") for written in given)
     jobs = await asyncio.to_thread(make) if size * options.n > LONG_TEXT_CHARS else make()
-    if _pooling(house, options) == "input":
+    if (pooling := _pooling(house, options)) in ("input", "rationale"):
         for at, group in enumerate(jobs):
-            if not group[0].input_tokens:
-                place = _place("input", at, texts)
-                raise InvalidValue(f"{place} is empty: pooling 'input' has no token to pool in it", param=place)
+            given_ids = group[0].given.token_ids if group[0].given else None
+            field, empty = (
+                ("input", not group[0].input_tokens) if pooling == "input" else ("rationale", given_ids == ())
+            )
+            if empty:
+                place = _place(field, at, texts)
+                raise InvalidValue(f"{place} is empty: pooling {pooling!r} has no token to pool in it", param=place)
     return jobs
 
 
 def pool_all(
     house: House, jobs: Sequence[tuple[Job, ...]], found: Sequence[Representation], options: Options
 ) -> list[Embedded]:
-    """The vectors of a request; `found` holds n representations for each text, one text after the other."""
+    """The vectors of a request; `found` holds n representations for each text, one text after the other.
+
+    Raises:
+        InvalidValue: the model wrote nothing for a text whose rationale is to be pooled.
+    """
+    pooling, embedded = _pooling(house, options), []
     with house.metrics.pool_seconds.time(), tracing.span("pool", {"grace.inputs": len(jobs)}):
-        return [
-            _pool(house, group, tuple(found[at * options.n : (at + 1) * options.n]), options)
-            for at, group in enumerate(jobs)
-        ]
+        for at, group in enumerate(jobs):
+            try:
+                embedded.append(_pool(pooling, group, tuple(found[at * options.n : (at + 1) * options.n]), options))
+            except InvalidInput as error:
+                if error.param != "pooling":
+                    raise
+                place = _place("input", at, jobs)
+                why = f"{place} got an empty rationale: pooling {pooling!r} has no token to pool in it"
+                raise InvalidValue(why, param=place) from error
+    return embedded
 
 
 def _pool(
-    house: House, jobs: tuple[Job, ...], representations: tuple[Representation, ...], options: Options
+    pooling: Pooling, jobs: tuple[Job, ...], representations: tuple[Representation, ...], options: Options
 ) -> Embedded:
     """One vector of n representations: of unit vectors the mean, so that every rationale weighs the same."""
-    pooling = _pooling(house, options)
     if options.n == 1:
         vector = representations[0].vector(pooling, dimensions=options.dimensions, normalize=options.normalize)
         return Embedded(jobs, representations, pooling, vector, None)
@@ -170,7 +184,7 @@ def _job(house: House, text: str, written: str | None, sample: int, options: Opt
     )
 
 
-def _place(field: str, at: int, texts: Sequence[str]) -> str:
+def _place(field: str, at: int, texts: Sequence[object]) -> str:
     """Which of a request's texts is at fault: that of one text needs no place."""
     return f"{field}[{at}]" if len(texts) > 1 else field
 
@@ -195,6 +209,11 @@ def _check(house: House, texts: Sequence[str], options: Options, rationales: Seq
         raise InvalidValue(f"dimensions must lie in 1..{hidden}, got {options.dimensions}", param="dimensions")
     if _pooling(house, options) == "rationale" and options.mode == "direct":
         raise InvalidValue("pooling 'rationale' needs a rationale, which mode 'direct' does not write", param="pooling")
+    if _pooling(house, options) == "rationale" and rationales is None and options.max_rationale_tokens == 1:
+        raise InvalidValue(
+            "pooling 'rationale' needs max_rationale_tokens of at least 2: the last token of a rationale has no state",
+            param="max_rationale_tokens",
+        )
     if options.n > 1:
         _check_samples(house, options, rationales)
 

@@ -12,6 +12,7 @@ import pytest
 
 from grace.checkpoint import Checkpoint
 from grace.engines import fake
+from grace.engines.fake import FakeEngine
 from grace.pooling import POOLINGS
 from grace.prompt import Prompter
 from grace_server import embedding
@@ -181,6 +182,9 @@ async def test_the_budget_of_a_rationale_is_kept(serve: Serve) -> None:
         ({"input": TEXT, "mode": "direct", "rationale": "x"}, "rationale"),
         ({"input": TEXT, "mode": "direct", "pooling": "rationale"}, "pooling"),
         ({"input": ["a", ""], "pooling": "input"}, "input[1]"),
+        ({"input": ["a", "b"], "pooling": "rationale", "max_rationale_tokens": 1}, "max_rationale_tokens"),
+        ({"input": ["a", "b"], "pooling": "rationale", "rationale": ["x", ""]}, "rationale[1]"),
+        ({"input": "a", "pooling": "rationale", "rationale": ""}, "rationale"),
         ({"input": [TEXT, TEXT], "rationale": "x"}, "rationale"),
         ({"input": TEXT, "rationale": ["x", "y"]}, "rationale"),
         ({"input": [TEXT, TEXT], "stream": True}, "stream"),
@@ -196,6 +200,17 @@ async def test_what_cannot_be_served_is_refused_by_name_before_the_engine(
     assert error["param"] == param
     assert param.split(".")[0] in error["message"]
     assert service.engine.calls == 0
+
+
+async def test_a_text_without_a_rationale_to_pool_is_named(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await serve()
+    words = FakeEngine._words
+    monkeypatch.setattr(FakeEngine, "_words", lambda self, job: [] if job.text == "b" else words(self, job))
+    assert (await service.embed(422, input=["a", "b"], pooling="rationale"))["error"]["param"] == "input[1]"
+    assert (await service.embed(422, input="b", pooling="rationale"))["error"]["param"] == "input"
+    assert (await service.embed(input="a", pooling="rationale"))["data"]
+    given = {"pooling": "rationale", "rationale": "x", "max_rationale_tokens": 1}
+    assert (await service.embed(input="a", **given))["data"], "the budget is for what is written"
 
 
 async def test_limits_of_a_request_are_named(serve: Serve) -> None:
