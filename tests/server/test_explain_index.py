@@ -16,6 +16,7 @@ from grace import sentences
 from grace.attribution import by_token, centred, contributions, fitted, without_each
 from grace.pooling import POOLINGS, unit
 from grace.representation import Job, Representation
+from grace_server.index.ranking import ahead
 from tests.server.conftest import Serve, Service
 
 TEXTS = {
@@ -172,6 +173,33 @@ async def test_hits_of_a_search_know_their_ranks_among_each_other(serve: Serve) 
             told = [piece["rank_without"] for piece in one["explanation"][side]]
             assert told == [segment["rank_without"] for segment in direct[name]["segments"]]
         assert (one["explanation"]["largest_change"] is None) == (direct["largest_change"] is None)
+
+
+async def test_equal_documents_keep_their_order_without_a_sentence(serve: Serve) -> None:
+    service = await serve()
+    await filled(service, texts=TEXTS | {f"copy {i}": TEXTS["bridge"] for i in range(3)})
+    hits = (await search(service, explain=True, k=9))["hits"]
+    assert len({one["score"] for one in hits}) == len(TEXTS)
+    for one in hits:
+        explanation, direct = one["explanation"], await hit(service, one["id"])
+        for side, name in (("query", "first"), ("document", "second")):
+            told = [piece["rank_without"] for piece in explanation[side]]
+            assert told == [segment["rank_without"] for segment in direct[name]["segments"]], one["id"]
+        change = explanation["largest_change"]
+        assert (change and change["rank"]) == (direct["largest_change"] and direct["largest_change"]["rank"])
+    for place in range(len(hits[0]["explanation"]["query"])):
+        ranks = [one["explanation"]["query"][place]["rank_without"] for one in hits]
+        assert sorted(ranks) == list(range(1, len(hits) + 1)), "no two share a rank"
+
+
+def test_a_removal_that_changes_nothing_moves_nobody() -> None:
+    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.1, np.nan])
+    for place, score in enumerate(scores[:5]):
+        assert ahead(scores, place, score + 1e-8) == place
+        assert ahead(scores, place, score - 1e-8) == place
+    assert ahead(scores, 4, 0.7) == 1
+    assert ahead(scores, 0, 0.3) == 3
+    assert ahead(scores, len(scores), 0.5) == 4, "one that is not among them comes after its equals"
 
 
 async def test_an_index_stays_readable_when_sentences_are_cut_otherwise_than_when_it_was_written(

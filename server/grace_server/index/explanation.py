@@ -22,6 +22,7 @@ from grace_server.index.collection import Collection
 from grace_server.index.document import Document
 from grace_server.index.mean import Mean
 from grace_server.index.model import Represented
+from grace_server.index.ranking import ahead
 from grace_server.index.vectors import Floats
 from grace_server.sides import Part, Side, token_weights
 
@@ -172,7 +173,10 @@ def _vectors(collection: Collection, labels: list[int]) -> dict[int, Floats]:
 
 
 class _Ranks:
-    """Ranks of hits among themselves when something is left out. N hits, S segments of the query, D dimensions."""
+    """Ranks of hits among themselves when something is left out; equal ones stay in the order they have.
+
+    N hits, S segments of the query, D dimensions.
+    """
 
     def __init__(self, query: Side, found: Sequence[Found], vectors: dict[int, Floats]) -> None:
         self._scores = np.array([hit.score for hit in found], dtype=np.float64)  # (N,)
@@ -184,12 +188,12 @@ class _Ranks:
 
     def of_document(self, place: int, score: float | None) -> int | None:
         """Of the hit at `place`, if its own score were another."""
-        return None if score is None else 1 + int((np.delete(self._scores, place) > score).sum())
+        return None if score is None else 1 + ahead(self._scores, place, score)
 
     def of_query(self, place: int, segment: int, score: float | None) -> int | None:
         """Of the hit at `place`, if a segment of the query were left out for all hits."""
         scores = self._without_asked[segment]
-        return None if score is None else 1 + int((np.delete(scores, place) > scores[place]).sum())
+        return None if score is None else 1 + ahead(scores, place, float(scores[place]))
 
 
 def _explain(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from grace.pooling import unit
 from grace_server.index.collection import Collection
@@ -18,6 +19,7 @@ from grace_server.index.vectors import Floats
 from grace_server.sides import Side
 
 RANKED = 1_000
+TIE = 5e-7  # scores nearer than this are equal: sums of float32 in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,17 @@ def place(found: Neighbours, label: int) -> int | None:
 
 def place_at(found: Neighbours, label: int, score: float) -> int | None:
     """The rank of a label if it had another score; None if that is below an answer that is not the whole index."""
-    others = found.scores[found.labels != label]
-    rank = 1 + int((others > score).sum())
-    return rank if rank <= len(others) or len(found.labels) < RANKED else None
+    at = np.flatnonzero(found.labels == label)
+    rank = 1 + ahead(found.scores, int(at[0]) if len(at) else len(found.labels), score)
+    others = len(found.labels) - len(at)
+    return rank if rank <= others or len(found.labels) < RANKED else None
+
+
+def ahead(scores: npt.NDArray[np.floating], at: int, score: float) -> int:
+    """How many of (N,) scores, best first, would stay before the one at place `at` if that were `score`.
+
+    Equal ones keep their order, as in a search; NaN is before nobody.
+    """
+    more = scores > score + TIE
+    equal = np.abs(scores - score) <= TIE
+    return int(np.delete(more, at if at < len(scores) else []).sum() + equal[:at].sum())
