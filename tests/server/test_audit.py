@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grace.checkpoint import Checkpoint
 from grace.engines.fake import FakeEngine
 from grace.pooling import unit
 from grace.prompt import Prompter
@@ -50,9 +51,9 @@ class Verify:
         self.folder, self.prompter, self.key, self.capsys = folder, prompter, key, capsys
         self.factor, self.noise, self.fingerprint = 1.0, 0.0, prompter.checkpoint.fingerprint
 
-    async def __call__(self, lines: list[str], *words: str) -> tuple[int, list[dict[str, Any]]]:
+    async def __call__(self, lines: Sequence[str | bytes], *words: str) -> tuple[int, list[dict[str, Any]]]:
         path = self.folder / "audit.jsonl"
-        path.write_text("\n".join(lines), encoding="utf-8")
+        path.write_bytes(b"\n".join(line.encode() if isinstance(line, str) else line for line in lines))
         arguments = ["audit", "verify", str(path), "--key", str(self.key), *words]
         self.capsys.readouterr()
         code = await self.run("--data-dir", str(self.folder / "indexes"), *arguments)
@@ -149,6 +150,56 @@ async def test_whatever_is_changed_in_a_record_is_found_out(serve: Serve, key: P
     code, findings = await verify([json.dumps(record), "no json", "[]", json.dumps({"record": {}})])
     assert [finding["verdict"] for finding in findings] == ["no text", "unreadable", "unreadable", "unreadable"]
     assert code == UNSOUND
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"[" * 200_000,
+        b'{"record": ' + b"[" * 200_000,
+        b"\xff\xfe",
+        b"caf\xe9",
+        b'{"record": {"input_sha256": "\\ud800"}}',
+    ],
+    ids=["deep", "deep record", "utf-16", "latin-1", "surrogate"],
+)
+async def test_a_bad_line_is_a_finding_and_the_next_is_checked(
+    serve: Serve, key: Path, verify: Verify, bad: bytes
+) -> None:
+    good = lines_of(await audited(serve, key))[0]
+    code, findings = await verify([bad, good])
+    assert findings[0]["verdict"] in ("unreadable", "forged")
+    assert [finding["line"] for finding in findings] == [1, 2]
+    assert findings[1]["verdict"] == "identical"
+    assert code == UNSOUND
+
+
+async def test_a_text_that_was_cut_elsewhere_is_not_called_different(
+    serve: Serve, key: Path, verify: Verify, model_folder: Path
+) -> None:
+    text = "The river rises in the hills. " * 400
+    service = await serve(audit_key=key, cache=False)
+    [item] = (await service.embed(input=[text], audit=True))["data"]
+    record = item["audit"]["record"]
+    assert record["truncated"]
+    assert record["input_tokens"] == item["input_tokens"]
+    line = json.dumps({**item["audit"], "input": text})
+    assert (await verify([line]))[1][0]["verdict"] == "identical"
+
+    verify.prompter = Prompter(Checkpoint.load(model_folder, max_context_tokens=192))
+    assert verify.prompter.checkpoint.fingerprint == verify.fingerprint
+    code, [finding] = await verify([line])
+    assert (finding["verdict"], finding["signed"]) == ("unreadable", True)
+    assert f"cut at {record['input_tokens']} tokens" in finding["detail"]
+    assert f"cuts it at {verify.prompter.max_input_tokens} tokens" in finding["detail"]
+    assert "GRACE_MAX_CONTEXT_TOKENS" in finding["detail"]
+    assert code == UNSOUND
+
+    del record["input_tokens"]  # as records were written before
+    before = json.dumps({**Signer.load(key).sign(record), "input": text})
+    [finding] = (await verify([before]))[1]
+    assert finding["verdict"] == "different"
+    assert "GRACE_MAX_CONTEXT_TOKENS" in finding["detail"]
 
 
 async def test_texts_come_from_beside_a_file_or_an_index(

@@ -80,7 +80,8 @@ async def _replay(
     open_model: OpenModel | type[nullcontext[None]],
     data_dir: Callable[[], Path],
 ) -> list[replay.Finding]:
-    lines = arguments.file.read_text(encoding="utf-8").split("\n")  # splitlines() also splits at U+2028 in a text
+    # As bytes, so that a line which is not UTF-8 is a finding of its own. splitlines() also splits at U+2028 in a text.
+    lines = arguments.file.read_bytes().split(b"\n")
     texts = {signing.text_hash(text): text for text in _texts(arguments, data_dir)}
     found = []
     async with open_model() as model:

@@ -58,6 +58,7 @@ def record(house: House, text: str, options: Options, embedded: Embedded) -> dic
             "normalize": options.normalize,
         },
         "truncated": job.truncated,
+        "input_tokens": job.input_tokens,  # of the text as it was cut
         "dimensions": len(embedded.vector),
         "vector_sha256": signing.vector_hash(embedded.vector),
         "vector_sketch": signing.sketch(embedded.vector),

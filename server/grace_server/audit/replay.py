@@ -9,7 +9,7 @@ greedy rationales.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +43,7 @@ class Finding:
 
 
 async def replayed(
-    lines: Iterable[str],
+    lines: Iterable[str | bytes],  # bytes: UTF-8
     key: Ed25519PublicKey,
     texts: Mapping[str, str],  # by their hash
     model: Model | None,  # None: signatures only
@@ -59,7 +59,7 @@ async def replayed(
 
 async def _finding(
     number: int,
-    line: str,
+    line: str | bytes,
     key: Ed25519PublicKey,
     texts: Mapping[str, str],
     model: Model | None,
@@ -67,12 +67,13 @@ async def _finding(
     write_again: bool,
 ) -> Finding:
     try:
-        parsed = json.loads(line)
+        parsed = json.loads(line if isinstance(line, str) else line.decode())
         record = parsed["record"]
         text_of = record["input_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        signed = signing.is_signed(parsed, key)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Finding(number, "unreadable", False, None, f"not an audit line: {error}")
-    if not signing.is_signed(parsed, key):
+    if not signed:
         return Finding(number, "forged", False, None, "the signature is not that of this key over this record")
     if record["format"] != signing.FORMAT:
         return Finding(
@@ -87,7 +88,10 @@ async def _finding(
         running = "no model" if model is None else model.fingerprint
         return Finding(number, "other model", True, None, f"made by {record['fingerprint']}, replayed with {running}")
     try:
-        vector = await _vector(record, text, model)
+        jobs = _jobs(record, text, model.prompter)
+        if told := _cut_otherwise(record, jobs[0]):
+            return Finding(number, "unreadable", True, None, told)
+        vector = await _vector(record, jobs, model)
         if signing.vector_hash(vector) == record["vector_sha256"]:
             verdict, distance = "identical", 0.0
         else:
@@ -96,18 +100,36 @@ async def _finding(
             verdict = "same" if distance <= tolerance * length else "different"
         if write_again and verdict in GOOD and (told := await _rewritten(record, text, model)):
             return Finding(number, "rewritten", True, distance, told)
-    except (GraceError, KeyError, TypeError, ValueError) as error:
+    except (GraceError, KeyError, TypeError, ValueError, RecursionError) as error:
         return Finding(number, "unreadable", True, None, f"cannot be replayed: {error}")
-    made_by = (
-        f"made by engine {record['engine']} with dtype {record['dtype']}: replay with the same, or see --tolerance"
-    )
-    return Finding(number, verdict, True, distance, made_by if verdict == "different" else "")  # type: ignore[arg-type]
+    detail = _why_different(record) if verdict == "different" else ""
+    return Finding(number, verdict, True, distance, detail)  # type: ignore[arg-type]
 
 
-async def _vector(record: Mapping[str, Any], text: str, model: Model) -> Floats:
+def _cut_otherwise(record: Mapping[str, Any], job: Job) -> str | None:
+    """Why the replay reads another part of the text; None if it reads the same, or the record does not tell.
+
+    How much of a text is read hangs on the context, which is the server's choice and not in the fingerprint.
+    """
+    if record.get("input_tokens", job.input_tokens) == job.input_tokens and record["truncated"] == job.truncated:
+        return None
+    at = f" at {record['input_tokens']} tokens" if "input_tokens" in record else ""
+    then = f"cut{at}" if record["truncated"] else "read whole"
+    now = f"cuts it at {job.input_tokens} tokens" if job.truncated else "reads it whole"
+    return f"the text was {then}, this replay {now}: set GRACE_MAX_CONTEXT_TOKENS as it was"
+
+
+def _why_different(record: Mapping[str, Any]) -> str:
+    detail = f"made by engine {record['engine']} with dtype {record['dtype']}: replay with the same, or see --tolerance"
+    if record["truncated"] and "input_tokens" not in record:  # written before records told it
+        detail += "; or the text, which was cut, was cut elsewhere: set GRACE_MAX_CONTEXT_TOKENS as it was"
+    return detail
+
+
+async def _vector(record: Mapping[str, Any], jobs: Sequence[Job], model: Model) -> Floats:
     """Made again from the text and the recorded rationales, as the record's options say."""
     options = record["options"]
-    made = [await model.represent(job) for job in _jobs(record, text, model.prompter)]
+    made = [await model.represent(job) for job in jobs]
     vectors = [
         each.vector(
             options["pooling"],
