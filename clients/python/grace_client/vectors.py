@@ -34,7 +34,10 @@ def packed(value: object) -> bytes:
                 raise ValueError(f"a vector of {len(raw)} bytes is not made of float32")
             return raw
         case list() | tuple():
-            return _swapped(array("f", value)).tobytes()
+            try:
+                return _swapped(array("f", value)).tobytes()
+            except (TypeError, OverflowError) as error:
+                raise ValueError("a vector must be numbers") from error
         case _:
             raise ValueError(f"a vector cannot be read from {type(value).__name__}")
 

@@ -147,6 +147,13 @@ async def test_an_answer_of_something_else_is_named_as_such(client_of: Client, b
         await client_of(lambda _: httpx.Response(200, content=body)).embed_stream("x", print)
 
 
+@pytest.mark.parametrize("vector", ['["a", 0.0]', "[null, 1.0]", f"[{10**400}]"], ids=["text", "null", "too large"])
+async def test_a_vector_that_is_none_is_a_bad_answer(client_of: Client, vector: str) -> None:
+    body = json.dumps(EMBEDDED).replace("[1.0, 0.0]", vector)
+    with pytest.raises(BadAnswer, match=r"data\.0\.embedding: .*a vector must be numbers"):
+        await client_of(lambda _: httpx.Response(200, content=body))("embed", "x")
+
+
 async def test_requests_carry_an_id_that_errors_name_even_without_an_answer(client_of: Client) -> None:
     answer, seen = one_after_the_other(httpx.ReadTimeout("late"), httpx.ReadError("gone"))
     client = client_of(answer)

@@ -23,7 +23,9 @@ def test_base64_lists_and_arrays_say_the_same(numbers: list[float]) -> None:
     np.testing.assert_array_equal(vectors.view(vectors.packed(text)), array)
 
 
-@pytest.mark.parametrize("wrong", ["not base64!", "AAA", "AAAA", 3, None, {"a": 1}])
+@pytest.mark.parametrize(
+    "wrong", ["not base64!", "AAA", "AAAA", 3, None, {"a": 1}, ["a", 0.0], [None, 1.0], [[1.0]], [10**400]]
+)
 def test_what_is_no_vector_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="vector"):
         vectors.packed(wrong)
