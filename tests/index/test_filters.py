@@ -177,7 +177,39 @@ def test_nothing_of_a_filter_becomes_sql() -> None:
         "--;",
     ],
 )
-def test_no_query_is_read_as_fts5_syntax(collection: Collection, query: str) -> None:
+def test_no_query_is_a_syntax_error_of_fts5(collection: Collection, query: str) -> None:
     collection.upsert([{"id": "fts", "text": "a river NEAR the bridge", "vector": [1, 0]}])
     collection.lexical(query, 10)
     check(collection)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("river", ["begins", "ends", "near"]),
+        ("riv*", []),  # no prefix
+        ("^river", ["begins", "ends", "near"]),  # not at the beginning only
+        ("text:river", ["begins", "ends", "near", "says text"]),  # no column
+        ("text:riverbank", ["riverbank", "says text"]),
+        ("{text} : river", ["begins", "ends", "near", "says text"]),
+        ("old river", ["begins", "ends", "near", "riverbank"]),
+        ("old AND river", ["begins", "ends", "near", "riverbank"]),
+        ("old + river", ["begins", "ends", "near", "riverbank"]),  # no phrase
+        ('"old river"', ["begins", "ends", "near", "riverbank"]),
+        ("river NOT bridge", ["begins", "ends", "near", "negated"]),  # words of their own
+        ("old NEAR mill", ["near", "riverbank"]),
+        ("NEAR(river bridge, 1)", ["begins", "ends", "near"]),
+    ],
+)
+def test_no_query_is_read_as_fts5_syntax(collection: Collection, query: str, found: list[str]) -> None:
+    texts = {
+        "begins": "river and hill",
+        "ends": "hill and river",
+        "near": "a river NEAR the bridge",
+        "riverbank": "an old riverbank",
+        "negated": "of all things not one",
+        "says text": "this says text",
+    }
+    collection.delete_matching(compile_filter({"field": "none", "operator": "exists", "value": False}))
+    collection.upsert([{"id": id, "text": text, "vector": [1, 0]} for id, text in texts.items()])
+    assert sorted(ids_of(collection, collection.lexical(query, 10))) == found
