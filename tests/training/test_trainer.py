@@ -70,15 +70,36 @@ def test_each_option_runs(make_trainer: MakeTrainer, settings: dict[str, Any]) -
     assert all(math.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
 
 
-def test_lora_trains_the_adapter_and_pools_adapted_states(make_trainer: MakeTrainer) -> None:
+def test_lora_trains_the_adapter_and_pools_adapted_states(make_trainer: MakeTrainer, prompter: Prompter) -> None:
     from peft import LoraConfig
 
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     trainer = make_trainer(peft_config=lora, joint_weight=0.1)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
-    changed = [name for name, p in trainer.model.named_parameters() if p.requires_grad and p.abs().sum() > 0]
-    assert changed
-    assert all("lora" in name for name in changed)
+    moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert any("lora_B" in name for name in moved)
+    assert all("lora" in name for name in moved)
+
+    with torch.no_grad():
+        for name, p in trainer.model.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    trainer.model.eval()
+    job = prompter.job("A river.", max_rationale_tokens=trainer.max_completion_length)
+    written = trainer.represent([job], 0.0)
+    assert written.states is not None
+    [token_ids] = written.token_ids
+
+    @torch.no_grad()
+    def pooled() -> torch.Tensor:
+        ids = torch.tensor([[*job.prompt_ids, *token_ids[:-1]]])
+        return trainer.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][:, job.pooled_from :].mean(1)
+
+    torch.testing.assert_close(written.states, pooled())  # from the pass that wrote
+    torch.testing.assert_close(trainer._states_of([job], [token_ids], None), pooled())  # from one of its own
+    with trainer.model.disable_adapter():
+        assert (written.states - pooled()).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
