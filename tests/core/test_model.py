@@ -118,6 +118,7 @@ def test_threads_may_share_it(grace: Grace, expected: np.ndarray) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    assert results.keys() == set(range(6))
     for i, vector in results.items():
         np.testing.assert_allclose(vector, expected[i], atol=1e-4)
 
