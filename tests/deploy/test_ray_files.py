@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import kubernetes_validate
 import pytest
 import yaml
@@ -101,6 +102,66 @@ def test_pods_have_no_rights_and_ray_tells_nobody() -> None:
         [container] = spec["containers"]
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
+
+
+def keys_of(pod: dict[str, Any]) -> dict[str, Any]:
+    """Where the container of a pod has its keys from."""
+    [container] = pod["spec"]["containers"]
+    [variable] = [variable for variable in container["env"] if variable["name"] == "GRACE_API_KEYS"]
+    found: dict[str, Any] = variable["valueFrom"]["secretKeyRef"]
+    return found
+
+
+def test_keys_come_from_the_secret_of_the_chart_and_no_pod_starts_without() -> None:
+    rendered = helm_python.Chart.load(ROOT / "deploy/helm/grace").render(
+        {"apiKeys": {"existingSecret": "grace-keys"}}, name="grace", namespace="search"
+    )
+    [embed] = [text for path, text in rendered.items() if path.endswith("embed.yaml")]
+    charts = keys_of(next(iter(yaml.safe_load_all(embed)))["spec"]["template"])
+    for group in GROUPS:
+        assert keys_of(group["template"]) == charts
+    assert not charts.get("optional", False)
+
+
+@pytest.mark.parametrize(("keys", "told"), [("", 1), ("0123456789abcdef", 0)])
+def test_an_ingress_without_keys_says_so(keys: str, told: int) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    code = "from grace_server.replicas.application import Ingress; from grace_server.settings import Settings; "
+    code += f"Ingress(Settings(api_keys={keys!r}), None)"
+    logged = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert logged.count("no key is set: whoever reaches the proxy may ask") == told
+
+
+def test_an_engine_is_ready_without_the_proxy_that_its_node_does_not_have() -> None:
+    """KubeRay's own probe of a worker asks port 8000, unless the container has one."""
+    chosen = yaml.safe_load(SERVE)
+    assert chosen["proxy_location"] == "HeadOnly"
+    for group in CLUSTER["workerGroupSpecs"]:
+        [container] = group["template"]["spec"]["containers"]
+        probe = container["readinessProbe"]
+        assert str(chosen["http_options"]["port"]) not in str(probe)
+        assert probe["httpGet"] == {"path": "/api/healthz", "port": 52365}
+
+
+def test_ray_has_the_address_that_the_probe_asks() -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+    from ray.dashboard.modules.reporter import healthz_agent
+
+    [container] = CLUSTER["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    asked = container["readinessProbe"]["httpGet"]
+    assert asked["port"] == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+    assert asked["path"] in Path(healthz_agent.__file__).read_text(encoding="utf-8")
+
+
+def test_the_door_leads_to_the_proxy_and_to_no_engine() -> None:
+    [door] = [document for document in MANIFEST if document["kind"] == "Service"]
+    labels = CLUSTER["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert door["spec"]["selector"] == {**labels, "ray.io/node-type": "head"}  # which KubeRay gives each pod
+    [port] = door["spec"]["ports"]
+    [container] = CLUSTER["headGroupSpec"]["template"]["spec"]["containers"]
+    named = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert named[port["targetPort"]] == port["port"] == yaml.safe_load(SERVE)["http_options"]["port"]
 
 
 def test_every_claim_a_pod_mounts_is_made_here() -> None:

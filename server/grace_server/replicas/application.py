@@ -74,10 +74,12 @@ class Ingress:
     def __init__(self, settings: Settings, replicas: DeploymentHandle[Any]) -> None:
         self._settings, self._replicas = settings, replicas
         self._settled = False
+        logs.configure(settings.log_level)
+        if not settings.api_keys:
+            logs.service.warning("no key is set: whoever reaches the proxy may ask")
 
     def __serve_build_asgi_app__(self) -> OneRequestId:
         """Called by Serve, once, in the process that serves."""
-        logs.configure(self._settings.log_level)
         name = serve.get_replica_context().app_name
 
         def connect(settings: Settings, checkpoint: Checkpoint, prompter: Prompter) -> ReplicaEngine:
