@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import SecretStr
 
+from grace_server.index.qdrant_index import connect
 from grace_server.routes import cohere, embed, openai, tei
 from grace_server.settings import Settings
 from tests.deploy import settings_schema
@@ -25,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "everything": {
         "gpus": 2,
         "model": "/models/qwen",
-        "settings": {"max_queued_requests": 8192},
+        "settings": {"max_queued_requests": 8192, "qdrant_url": "http://qdrant:6333"},
         "models": {"existingClaim": "models"},
         "apiKeys": {"keys": ["0123456789abcdef", "fedcba9876543210"]},
         "auditKey": {"existingSecret": "signing"},
@@ -35,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
         "index": {"storage": {"className": "fast"}},
         "tracing": {"enabled": True},
         "monitoring": {"serviceMonitor": True},
-        "networkPolicy": {"to": [{"ports": [{"port": 6333}]}]},
+        "networkPolicy": {"to": [{"ports": [{"port": 9000}]}]},
         "nodeSelector": {"pool": "gpu"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
         "affinity": {"podAntiAffinity": {}},
@@ -48,9 +51,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def files_of(values: dict[str, Any], name: str = "grace") -> dict[str, str]:
+    return helm_python.Chart.load(CHART).render(values, name=name, namespace="search")
+
+
 def rendered(values: dict[str, Any], name: str = "grace") -> dict[tuple[str, str], dict[str, Any]]:
     """Every object of a release, by kind and name."""
-    files = helm_python.Chart.load(CHART).render(values, name=name, namespace="search")
+    files = files_of(values, name)
     documents = [
         document
         for path, text in files.items()
@@ -79,8 +86,7 @@ def test_helm_lints_it_and_every_object_is_valid(values: dict[str, Any]) -> None
 def test_the_cases_render_every_template() -> None:
     seen = set()
     for values in CASES.values():
-        files = helm_python.Chart.load(CHART).render(values, name="grace", namespace="search")
-        seen |= {path.rpartition("/")[2] for path, text in files.items() if text.strip()}
+        seen |= {path.rpartition("/")[2] for path, text in files_of(values).items() if text.strip()}
     assert seen == {path.name for path in (CHART / "templates").iterdir() if not path.name.startswith("_")}
 
 
@@ -199,6 +205,42 @@ def test_gpus_are_asked_for_and_the_model_is_spread_over_them() -> None:
         assert container["image"] == "grace:0.1.0-cpu"
 
 
+@pytest.mark.parametrize(
+    ("gpus", "sizes", "tensor"),
+    [
+        (4, {}, 4),
+        (2, {"data_parallel_size": 2}, 1),
+        (8, {"pipeline_parallel_size": 2, "data_parallel_size": 2}, 2),
+        (4, {"tensor_parallel_size": 2, "data_parallel_size": 2}, 2),
+    ],
+)
+def test_copies_and_stages_of_the_model_take_their_part_of_the_gpus(
+    gpus: int, sizes: dict[str, int], tensor: int
+) -> None:
+    written = yaml.safe_load(rendered({"gpus": gpus, "settings": sizes})["ConfigMap", "grace"]["data"]["grace.yaml"])
+    settings = Settings(**written)
+    assert settings.tensor_parallel_size == tensor
+    assert tensor * settings.pipeline_parallel_size * settings.data_parallel_size == gpus
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sizes"),
+    [(1, {"data_parallel_size": 2}), (3, {"pipeline_parallel_size": 2}), (4, {"tensor_parallel_size": 2})],
+)
+def test_parts_that_do_not_make_the_gpus_are_refused(gpus: int, sizes: dict[str, int]) -> None:
+    with pytest.raises(helm_python.HelmError, match=f"gpus is {gpus}: it has to be the product"):
+        rendered({"gpus": gpus, "settings": sizes})
+
+
+def test_the_page_pushes_the_images_that_the_chart_asks_for() -> None:
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    [repository] = re.findall(r"--set image\.repository=(\S+)", page)
+    for gpus, target in ((1, "cuda"), (0, "cpu")):
+        pod, *_ = pods(rendered({"gpus": gpus, "image": {"repository": repository}}))
+        image = pod["spec"]["containers"][0]["image"]
+        assert f"docker tag grace:{target} {image} && docker push {image}\n" in page
+
+
 def test_keys_come_from_a_secret_and_are_nowhere_else() -> None:
     objects = rendered(CASES["everything"])
     secret = objects.pop(("Secret", "grace-keys"))
@@ -209,6 +251,53 @@ def test_keys_come_from_a_secret_and_are_nowhere_else() -> None:
             [container] = pod["spec"]["containers"]
             [source] = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if e["name"] == "GRACE_API_KEYS"]
             assert source == {"name": name, "key": "keys"}
+
+
+def test_other_keys_replace_the_pods_so_that_a_revoked_one_opens_nothing() -> None:
+    before, after, settings = (
+        {
+            pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod["metadata"]["annotations"]
+            for pod in pods(found)
+        }
+        for found in (
+            rendered({"apiKeys": {"keys": ["0123456789abcdef", "fedcba9876543210"]}}),
+            rendered({"apiKeys": {"keys": ["fedcba9876543210"]}}),
+            rendered({"apiKeys": {"keys": ["fedcba9876543210"]}, "service": {"port": 80}}),
+        )
+    )
+    assert before.keys() == {"embed", "index"}
+    for component, noted in before.items():
+        assert noted != after[component]
+        assert after[component] == settings[component], "what concerns no pod replaces none"
+
+
+def test_prometheus_sends_one_of_the_keys() -> None:
+    values = {"apiKeys": {"keys": ["0123456789abcdef", "fedcba9876543210"]}, "monitoring": {"serviceMonitor": True}}
+    objects = rendered(values)
+    secret = objects["Secret", "grace-keys"]["stringData"]
+    sent = scraped(objects)
+    assert sent["name"] == "grace-keys"
+    assert SecretStr(secret[sent["key"]]) in Settings(api_keys=secret["keys"]).api_keys
+    own = {"apiKeys": {"existingSecret": "mine"}, "monitoring": {"serviceMonitor": True}}
+    assert scraped(rendered(own)) == {"name": "mine", "key": "keys"}
+    own["monitoring"]["keyEntry"] = "prometheus"  # type: ignore[assignment]
+    assert scraped(rendered(own)) == {"name": "mine", "key": "prometheus"}
+
+
+def scraped(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, str]:
+    [endpoint] = objects["ServiceMonitor", "grace"]["spec"]["endpoints"]
+    found: dict[str, str] = endpoint["authorization"]["credentials"]
+    return found
+
+
+def test_what_to_try_first_sends_a_key_where_one_is_needed() -> None:
+    [open_notes] = [text for path, text in files_of({}).items() if path.endswith("NOTES.txt")]
+    assert "authorization" not in open_notes
+    assert "No keys are set" in open_notes
+    for name in ("everything", "hpa"):
+        [notes] = [text for path, text in files_of(CASES[name]).items() if path.endswith("NOTES.txt")]
+        assert "curl -s http://127.0.0.1:8000/embed -H 'authorization: Bearer KEY'" in notes
+        assert "No keys are set" not in notes
 
 
 def test_the_key_that_signs_is_a_file_of_its_secret_for_the_pods_group_alone() -> None:
@@ -265,12 +354,48 @@ def test_services_budgets_and_the_policy_select_the_pods() -> None:
 def test_the_network_is_closed_but_for_what_is_named() -> None:
     policy = rendered({})["NetworkPolicy", "grace"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
+    assert egress({}) == []
     assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["http"]
-    everything = rendered(CASES["everything"])["NetworkPolicy", "grace"]["spec"]
-    assert [port["port"] for rule in everything["egress"] for port in rule["ports"]] == [53, 53, 4318, 6333]
-    fetching = rendered(CASES["embedding only"])["NetworkPolicy", "grace"]["spec"]
-    assert [port["port"] for rule in fetching["egress"] for port in rule["ports"]] == [53, 53, 443]
+    assert egress(CASES["everything"]) == [4318, 6333, 9000]
+    assert egress(CASES["embedding only"]) == [443]
+
+
+def egress(values: dict[str, Any]) -> list[int]:
+    """The ports that pods may reach besides those of DNS."""
+    rules = rendered(values)["NetworkPolicy", "grace"]["spec"]["egress"]
+    dns, *others = [[port["port"] for port in rule["ports"]] for rule in rules]
+    assert dns == [53, 53]
+    return [port for ports in others for port in ports]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("http://collector:4318", 4318),
+        ("http://collector/", 80),
+        ("https://collector/v1:2", 443),
+        ("http://user:1234@collector:4318", 4318),
+        ("http://[fd00::12]:4318/", 4318),
+        ("https://[fd00::12]", 443),
+    ],
+)
+def test_the_way_to_the_collector_is_open(url: str, port: int) -> None:
+    assert egress({"tracing": {"enabled": True, "endpoint": url}}) == [port]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://qdrant:6333",
+        "http://qdrant",
+        "https://qdrant/a:1",
+        "https://qdrant:443",
+        "http://[fd00::12]:80",
+    ],
+)
+def test_the_way_to_qdrant_is_open_at_the_port_its_client_takes(url: str) -> None:
+    client: Any = connect(url)._client
+    assert egress({"settings": {"qdrant_url": url}}) == [client._port]
 
 
 def test_an_ingress_controller_is_let_in_where_there_is_an_ingress() -> None:

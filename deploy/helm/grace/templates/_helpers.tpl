@@ -22,6 +22,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.apiKeys.existingSecret }}{{ .Values.apiKeys.existingSecret }}{{ else if .Values.apiKeys.keys }}{{ include "grace.name" . }}-keys{{ end }}
 {{- end }}
 
+{{/* The entry of that secret which is one key and nothing else, for Prometheus to send. */}}
+{{- define "grace.scrapeEntry" -}}
+{{- if .Values.apiKeys.existingSecret }}{{ .Values.monitoring.keyEntry }}{{ else }}scrape{{ end }}
+{{- end }}
+
+{{/* The port a URL leads to; called with a dict of the URL and the port where it names none. */}}
+{{- define "grace.port" -}}
+{{- $url := urlParse .url -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (.default | default (ternary "443" "80" (eq $url.scheme "https"))) -}}
+{{- end }}
+
+{{/* The GPUs that one copy of a layer is split over: what stages and copies of the model leave of a pod's. */}}
+{{- define "grace.tensorParallelSize" -}}
+{{- $parts := mul (.Values.settings.pipeline_parallel_size | default 1) (.Values.settings.data_parallel_size | default 1) -}}
+{{- $size := .Values.settings.tensor_parallel_size | default (div .Values.gpus $parts) -}}
+{{- if ne (mul $size $parts) (int64 .Values.gpus) }}
+{{- fail (printf "gpus is %d: it has to be the product of settings.tensor_parallel_size, pipeline_parallel_size and data_parallel_size, and the latter two make %d" (int .Values.gpus) $parts) }}
+{{- end }}
+{{- $size }}
+{{- end }}
+
 {{/* The pod of either kind; called with a dict of the root context, the component and the volume that is its data folder. */}}
 {{- define "grace.pod" -}}
 {{- $ := .root -}}
@@ -31,6 +52,7 @@ metadata:
     app.kubernetes.io/component: {{ .component }}
   annotations:
     checksum/settings: {{ include (print $.Template.BasePath "/configmap.yaml") $ | sha256sum }}
+    checksum/keys: {{ include (print $.Template.BasePath "/secret.yaml") $ | sha256sum }}
     {{- with $.Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
