@@ -147,10 +147,12 @@ clean:
 
 # The environment is made again only when the lock changes; our own packages are linked into it, not copied.
 .venv/locked: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
 	@echo "Making .venv from requirements.lock (about two minutes)"
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -c "import torch" || { echo "This torch is no build for CPUs, as PyPI has none. Give pip PyTorch's own index besides:" \
+	  "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make"; exit 1; }
 	@cp requirements.lock .venv/locked
 
 .venv/installed: .venv/locked pyproject.toml clients/python/pyproject.toml

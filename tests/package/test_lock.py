@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
@@ -28,6 +29,7 @@ def script(name: str) -> ModuleType:
 
 
 licences, lock = script("licences"), script("lock")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PINS: dict[str, str] = {canonicalize_name(name): version for name, version in licences.pins()}
 
 
@@ -93,3 +95,49 @@ def test_nothing_that_serves_is_strong_copyleft_or_says_nothing() -> None:
 )
 def test_a_licence_is_sorted_by_what_it_asks_for(told: str, kind: str) -> None:
     assert licences.kind(told) == kind
+
+
+def made(folder: Path, version: tuple[int, int] = (3, 11), torch: str = "true") -> tuple[str, bool]:
+    """What `make` says with a stand-in for Python, whose torch does this when imported, and whether it was content."""
+    inside = folder / "inside"
+    inside.write_text(f"#!/bin/sh\nif [ $1 = -c ]; then {torch}; fi\n")
+    python = folder / "python"
+    posing = f"import sys; sys.version_info = {(*version, 0)}; exec(sys.argv[1])"
+    python.write_text(f"""#!/bin/sh
+if [ $1 = -c ]; then exec {sys.executable} -c '{posing}' "$2"; fi
+mkdir -p .venv/bin && cp inside .venv/bin/python
+""")
+    for script in (inside, python):
+        script.chmod(0o755)
+    (folder / "requirements.lock").touch()
+    command = ["make", "-C", folder, "-f", ROOT / "Makefile", f"PYTHON={python}", ".venv/locked"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr, (folder / ".venv/locked").exists()
+
+
+def test_the_pythons_that_the_readme_promises_are_those_that_make_takes(tmp_path: Path) -> None:
+    [(first, last)] = re.findall(r"Python 3\.(\d+) to 3\.(\d+) and a package registry", README)
+    for minor in range(int(first) - 1, int(last) + 2):
+        folder = tmp_path / str(minor)
+        folder.mkdir()
+        told, content = made(folder, (3, minor))
+        assert content == (int(first) <= minor <= int(last)), (minor, told)
+        assert (f"Python 3.{first} to 3.{last} is needed" in told) != content
+
+
+def test_a_torch_for_gpus_is_found_at_once_and_the_index_of_the_others_named(tmp_path: Path) -> None:
+    told, content = made(tmp_path, torch="echo 'ImportError: libcudart.so.13' >&2; exit 1")
+    assert not content
+    assert "libcudart" in told
+    assert index_in(told) == index_in(README)
+
+
+def test_readme_page_and_make_name_one_index_of_torch_for_cpus() -> None:
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    assert index_in(README) == index_in(page) == index_in((ROOT / "Makefile").read_text(encoding="utf-8"))
+
+
+def index_in(text: str) -> str:
+    """The one address that a text gives to pip besides its own."""
+    [address] = set(re.findall(r"PIP_EXTRA_INDEX_URL=(https://[\w./-]+)", text))
+    return address
