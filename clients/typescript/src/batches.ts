@@ -2,7 +2,8 @@
 
 /**
  * `work` on each item of `source`, of which no more are taken than are under way: `atOnce`. The first error ends it: no
- * other item is taken, and what is under way is aborted through the signal that `work` was given.
+ * other item is taken, and what is under way is aborted through the signal that `work` was given. So does `outer`, though
+ * the source may still owe an item: it is told that no more is wanted, and not waited for.
  */
 export async function several<T>(
   source: Iterator<T> | AsyncIterator<T>,
@@ -15,10 +16,13 @@ export async function several<T>(
   const onAbort = () => inner.abort(outer?.reason);
   if (outer?.aborted) onAbort();
   outer?.addEventListener("abort", onAbort, { once: true });
+  let owed = 0; // items that the source was asked for and has not given
   const worker = async () => {
     try {
       while (!signal.aborted) {
-        const next = await source.next();
+        owed += 1;
+        const item = Promise.resolve(source.next()).finally(() => (owed -= 1));
+        const next = await unlessAborted(item, signal);
         if (next.done) return;
         signal.throwIfAborted();
         await work(next.value, signal);
@@ -32,8 +36,19 @@ export async function several<T>(
     signal.throwIfAborted();
   } finally {
     outer?.removeEventListener("abort", onAbort);
-    await source.return?.();
+    const left = Promise.resolve(source.return?.());
+    if (owed === 0) await left;
+    else left.catch(() => undefined);
   }
+}
+
+/** A promise, or the signal's reason if that comes first. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 /** An option that counts something: with 0, nothing would be sent and nothing said. */

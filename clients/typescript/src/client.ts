@@ -53,10 +53,15 @@ export class GraceClient {
     const { batchSize = 32, atOnce = 4, progress, signal: outer, ...rest } = options;
     positive("batchSize", batchSize);
     positive("atOnce", atOnce);
+    const { rationale } = rest;
+    if (Array.isArray(rationale) && rationale.length !== texts.length)
+      throw new RangeError(`rationale must be one for each of the ${texts.length} texts, got ${rationale.length}`);
     const found = new Array<Embedding>(texts.length);
     let done = 0;
     await several(startsOf(texts.length, batchSize), atOnce, outer, async (start, signal) => {
-      const { data } = await this.embed(texts.slice(start, start + batchSize), { ...rest, signal });
+      const end = start + batchSize;
+      const own = Array.isArray(rationale) ? { rationale: rationale.slice(start, end) } : {};
+      const { data } = await this.embed(texts.slice(start, end), { ...rest, ...own, signal });
       data.forEach((item, i) => (found[start + i] = { ...item, index: start + i }));
       done += data.length;
       progress?.(done, texts.length);

@@ -10,7 +10,7 @@ export interface Options {
   /**
    * Of a whole request; of the silence between two events in a stream. Writing a rationale takes as long as it takes: ten
    * minutes by default. Node's own `fetch` waits 300 s for an answer and between two parts of it, whatever is said here;
-   * a `fetch` that waits longer can be given.
+   * a `fetch` that waits longer can be given. From 2^31 on, where timers end, it is no limit: `Infinity` says so.
    */
   timeoutMs?: number;
   retries?: Partial<Retries>;
@@ -37,6 +37,7 @@ export interface Call extends CallOptions {
 }
 
 const TIMEOUT_MS = 600_000;
+const NO_LIMIT_MS = 2 ** 31; // a timer of that much or more goes off at once
 const NODE_GAVE_UP = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
 
 export class Http {
@@ -49,9 +50,10 @@ export class Http {
   constructor(url: string, options: Options = {}) {
     if (!/^https?:\/\//.test(url)) throw new TypeError(`url must begin with http:// or https://, got ${url}`);
     this.url = url.replace(/\/+$/, "");
-    this.#headers = { accept: "application/json", ...options.headers };
-    if (options.apiKey) this.#headers["authorization"] = `Bearer ${options.apiKey}`;
+    this.#headers = { accept: "application/json", ...sendable(options.headers) };
+    if (options.apiKey) this.#headers["authorization"] = bearer(options.apiKey);
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    if (!(this.#timeoutMs > 0)) throw new RangeError(`timeoutMs must be more than 0, got ${this.#timeoutMs}`);
     this.#retries = { ...RETRIES, ...options.retries };
     this.#fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
   }
@@ -91,7 +93,9 @@ export class Http {
         silence.renew();
         for (const event of parser.feed(decoder.decode(chunk, { stream: true }))) {
           if (event.name === "error") throw new ApiError(envelope(event.data), 500, requestId);
+          silence.stop(); // how long the reader takes is no silence of the server
           yield event;
+          silence.renew();
         }
       }
     } catch (error) {
@@ -118,6 +122,7 @@ export class Http {
         const wait = call.retry === false ? null : waitS(this.#retries, told, attempt, call.idempotent ?? isSafe(method));
         if (wait === null) throw told;
         if (call.patient && told instanceof ApiError && told.status === 429 && told.retryAfterS !== null) attempt--;
+        deadline.stop();
         await pause(wait * 1000, call.signal);
       } finally {
         if (shared === undefined) deadline.end();
@@ -166,15 +171,21 @@ class Deadline {
   }
 
   renew(): void {
-    clearTimeout(this.#timer);
+    this.stop();
+    if (!hasLimit(this.#ms)) return;
     this.#timer = setTimeout(() => {
       this.#over = true;
       this.#controller.abort();
     }, this.#ms);
   }
 
-  end(): void {
+  /** Until it is renewed: for time that somebody else takes. */
+  stop(): void {
     clearTimeout(this.#timer);
+  }
+
+  end(): void {
+    this.stop();
     this.#outer?.removeEventListener("abort", this.#onAbort);
     this.#controller.abort();
   }
@@ -191,6 +202,31 @@ class Deadline {
     const what = error instanceof Error ? `${error.message} ${String(error.cause ?? "")}`.trim() : String(error);
     return new ConnectionFailed(`the connection failed: ${what}`, requestId, { cause: error });
   }
+}
+
+/** Whether a time is one: timers count in 31 bits, and what is over them means "however long it takes". */
+export function hasLimit(ms: number): boolean {
+  return ms < NO_LIMIT_MS;
+}
+
+/**
+ * The header in which a key is sent; space around it, as the line end of a file it was read from, is no part of it. What
+ * no server can have as its key is refused without naming it: errors end in logs.
+ */
+function bearer(apiKey: string): string {
+  const key = apiKey.trim();
+  if (!/^[!-~]+$/.test(key)) throw new TypeError("apiKey holds characters that a header cannot");
+  return `Bearer ${key}`;
+}
+
+/** Headers, if they can be sent; `fetch` would quote the one that cannot, at each request. */
+function sendable(headers: Record<string, string> = {}): Record<string, string> {
+  try {
+    new Headers(headers);
+  } catch {
+    throw new TypeError("headers hold characters that a header cannot");
+  }
+  return headers;
 }
 
 /** What Node's fetch says went wrong below it; empty where there is no such thing. */

@@ -1,7 +1,7 @@
 /** Jobs: the embedding work that writing documents leaves behind. */
 
 import { ApiError, BadAnswer, ConnectionFailed, TimedOut } from "./errors.js";
-import { type CallOptions, type Http, pause, segment } from "./http.js";
+import { type CallOptions, type Http, hasLimit, pause, segment } from "./http.js";
 import type { Job } from "./types.js";
 
 export interface WaitOptions extends CallOptions {
@@ -40,7 +40,8 @@ export class Jobs {
    * Documents may have failed all the same: see `failed` and `failures`.
    */
   async wait(id: string, options: WaitOptions = {}): Promise<Job> {
-    const over = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(options.timeoutMs);
+    const { timeoutMs = Infinity } = options;
+    const over = hasLimit(timeoutMs) ? AbortSignal.timeout(timeoutMs) : undefined;
     const signals = [options.signal, over].filter((signal): signal is AbortSignal => signal !== undefined);
     const inner: CallOptions = signals.length > 0 ? { signal: anyOf(signals) } : {};
     try {

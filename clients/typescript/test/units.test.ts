@@ -105,6 +105,53 @@ test("a deadline is TimedOut, the caller's own abort stays what it is", async ()
   await assert.rejects(new GraceClient("http://test", { fetch }).info({ signal }), reason);
 });
 
+test("a time that no timer can hold is no limit, and one that is over at once is refused", async () => {
+  for (const timeoutMs of [Infinity, 2 ** 31, 2 ** 40]) {
+    const { fetch } = answering(later(json({ model: "m" })));
+    assert.equal((await new GraceClient("http://test", { fetch, timeoutMs }).info()).model, "m");
+    const done = answering(later(json({ id: "j", finished_at: 1 })));
+    assert.equal((await new GraceClient("http://test", { fetch: done.fetch }).jobs.wait("j", { timeoutMs })).id, "j");
+  }
+  for (const timeoutMs of [0, -1, NaN])
+    assert.throws(() => new GraceClient("http://test", { timeoutMs }), /timeoutMs must be more than 0/);
+});
+
+test("neither a pause that the server asked for nor a slow reader is silence of the server", async () => {
+  const delta = 'event: rationale\ndata: {"delta": "a"}\n\n';
+  const done = 'event: embedding\ndata: {"index": 0, "embedding": "AACAPw=="}\n\nevent: done\ndata: {"model": "m"}\n\n';
+  const full = json({}, 429, { "retry-after": "1" });
+  const stream = () => new Response(delta + delta + done, { headers: { "content-type": "text/event-stream" } });
+  const { fetch, calls } = answering(full, stream);
+  const asked = new GraceClient("http://test", { fetch, timeoutMs: 300 }).embedStream("x");
+  for await (const _ of asked) await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(asked.result.model, "m");
+  assert.equal(calls(), 2);
+  const silent = (async (_: unknown, init?: RequestInit) => {
+    const body = new ReadableStream<Uint8Array>({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(delta));
+        init!.signal!.addEventListener("abort", () => controller.error(init!.signal!.reason));
+      },
+    });
+    return new Response(body, { headers: { "content-type": "text/event-stream" } });
+  }) as typeof globalThis.fetch;
+  await assert.rejects(new GraceClient("http://test", { fetch: silent, timeoutMs: 50 }).embedStream("x").read(), TimedOut);
+});
+
+test("space around a key is no part of it, and what no header holds is refused without being named", async () => {
+  const sent: (string | null)[] = [];
+  const fetch = (async (_: unknown, init?: RequestInit) => {
+    sent.push(new Headers(init!.headers).get("authorization"));
+    return json({ model: "m" })();
+  }) as typeof globalThis.fetch;
+  for (const apiKey of ["secret\n", " secret\r\n"]) await new GraceClient("http://test", { fetch, apiKey }).info();
+  assert.deepEqual(sent, ["Bearer secret", "Bearer secret"]);
+  const unnamed = (error: unknown) => error instanceof TypeError && !error.message.includes("sec");
+  for (const apiKey of ["sec\nret", "sec ret", "secret\u2026", "\u200bsecret", " "])
+    assert.throws(() => new GraceClient("http://test", { apiKey }), unnamed);
+  assert.throws(() => new GraceClient("http://test", { headers: { "x-key": "sec\nret" } }), unnamed);
+});
+
 test("where Node's fetch gives up before the deadline, that is a timeout too, and not asked again", async () => {
   for (const code of ["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]) {
     const { fetch, calls } = answering(() => {
@@ -155,6 +202,34 @@ test("the caller's abort ends all batches, and is what is thrown", async () => {
   await assert.rejects(upload, reason);
   await assert.rejects(client.embedEach(["x"], { signal: AbortSignal.abort(reason) }), reason);
   assert.equal(calls(), 4);
+});
+
+test("an abort ends an upload whose source still owes a document", async () => {
+  const reason = new Error("mine");
+  const controller = new AbortController();
+  async function* source() {
+    yield* documents(1);
+    await new Promise(() => undefined);
+  }
+  const { fetch } = answering(json(written));
+  const client = new GraceClient("http://test", { fetch });
+  const upload = client.documents.upload("i", source(), { batchSize: 1, signal: controller.signal });
+  setTimeout(() => controller.abort(reason), 20);
+  const late = new Promise((resolve) => setTimeout(resolve, 2000, "still waiting"));
+  await assert.rejects(Promise.race([upload, late]), reason);
+});
+
+test("each batch goes with its own texts' rationales", async () => {
+  const sent: [string[], string[]][] = [];
+  const fetch = (async (_: unknown, init?: RequestInit) => {
+    const { input, rationale } = JSON.parse(init!.body as string) as { input: string[]; rationale: string[] };
+    sent.push([input, rationale]);
+    return json({ data: input.map((_, index) => ({ index, embedding: "AACAPw==" })) })();
+  }) as typeof globalThis.fetch;
+  const client = new GraceClient("http://test", { fetch });
+  await client.embedEach(["a", "b", "c"], { rationale: ["of a", "of b", "of c"], batchSize: 2, atOnce: 1 });
+  assert.deepEqual(sent, [[["a", "b"], ["of a", "of b"]], [["c"], ["of c"]]]);
+  await assert.rejects(client.embedEach(["a", "b"], { rationale: ["of a"] }), RangeError);
 });
 
 test("a batch is as large as what is sent of it, metadata and digits included", async () => {
