@@ -19,12 +19,13 @@ MOST_BYTES = 300_000
 async def test_a_key_is_asked_for_and_errors_show_their_request(browsed: Browsed) -> None:
     page = browsed.page
     await browsed.open(door="keyed")
-    for key in ("a wrong one", KEY):
+    for key in ("a-wrong-one", f"{KEY}…", "\u200bzero-width", KEY):  # no header holds the two in the middle
         await page.wait_for_selector("#key-dialog[open]")
         await assert_accessible(browsed)
         await page.fill("#key-field", key)
         await page.keyboard.press("Enter")
     await page.wait_for_selector("#about:has-text('dimensions')")
+    assert await page.evaluate("sessionStorage.getItem('grace-api-key')") == KEY
     replies: list[dict[str, str]] = []
     page.on("response", lambda response: replies.append(response.headers))
     await page.evaluate("document.querySelector('#embed-form [name=budget]').removeAttribute('max')")

@@ -43,6 +43,23 @@ async def test_a_csv_becomes_a_collection_with_columns_chosen_and_bad_rows_named
     await browsed.check()
 
 
+async def test_rows_without_an_id_are_those_of_their_file(browsed: Browsed, tmp_path: Path) -> None:
+    page = browsed.page
+    for name, text in (("first.jsonl", "One."), ("second.jsonl", "Two.")):
+        file = tmp_path / name
+        file.write_text(json.dumps({"text": text}) + "\n")
+        await browsed.open("#search")
+        await page.evaluate("document.querySelector('#upload').open = true")
+        await page.fill("#upload-form [name=index]", "both")
+        await page.set_input_files("#upload-form [name=file]", file)
+        await page.wait_for_selector("#upload-columns option:has-text('file name and line')", state="attached")
+        await page.click("#upload-go")
+        await page.wait_for_selector("#upload-out :has-text('Done')")
+    for name, text in (("first.jsonl:1", "One."), ("second.jsonl:1", "Two.")):
+        assert (await call(browsed, "GET", f"/indexes/both/documents/{name}"))["text"] == text
+    await browsed.check()
+
+
 async def test_what_the_service_refuses_is_named_by_its_line_and_the_rest_goes_in(
     browsed: Browsed, tmp_path: Path
 ) -> None:

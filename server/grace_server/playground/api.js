@@ -4,6 +4,9 @@ import { askForKey } from "./dom.js";
 import { Events } from "./sse.js";
 
 const KEY = "grace-api-key";
+const POSSIBLE = /^[!-~]+$/; // what a header holds and a service takes as a key; with anything else fetch itself fails
+
+if (!POSSIBLE.test(sessionStorage.getItem(KEY) ?? "x")) sessionStorage.removeItem(KEY);
 
 export class Failure extends Error {
   // What the service said, in its own words, with the id under which its log knows the request.
@@ -27,7 +30,8 @@ export async function request(path, { method = "GET", body, signal } = {}) {
       throw new Failure("The service cannot be reached. Is it still running?");
     }
     if (reply.status === 401) {
-      const given = await askForKey(Boolean(key));
+      let given = await askForKey(Boolean(key));
+      while (given !== null && !POSSIBLE.test(given)) given = await askForKey(true);
       if (given === null) throw await failure(reply);
       sessionStorage.setItem(KEY, given);
       continue;

@@ -1,4 +1,5 @@
-// Rows out of a JSON-lines, JSON, CSV or TSV file. Pure: text in; columns, rows and what could not be read out.
+// Rows out of a JSON-lines, JSON, CSV or TSV file, and documents out of rows. Pure: text in; columns, rows and what could
+// not be read out.
 
 // {columns: [name], rows: [{line, value: {column: value}}], bad: [{line, reason}]}; lines count from 1.
 export function readRows(content, fileName) {
@@ -7,6 +8,41 @@ export function readRows(content, fileName) {
   const columns = new Set();
   for (const { value } of found.rows) for (const name of Object.keys(value)) columns.add(name);
   return { columns: [...columns], ...found };
+}
+
+// {documents: [{line, document}], bad: [{line, reason}]} of what `readRows` found. Without a column for the id, the file
+// and the line are it: another file's rows are other documents.
+export function documentsOf({ rows, bad: unread }, columns, fileName) {
+  const bad = [...unread];
+  const documents = [];
+  const seen = new Map();
+  for (const { line, value } of rows) {
+    const text = columns.text.map((name) => value[name]).filter((part) => part !== undefined && part !== null && part !== "").map(String).join("\n");
+    const id = columns.id ? String(value[columns.id] ?? "") : `${fileName}:${line}`;
+    if (!text.trim()) bad.push({ line, reason: "it has no text" });
+    else if (!id) bad.push({ line, reason: "it has no id" });
+    else if (seen.has(id)) bad.push({ line, reason: `its id “${short(id)}” is that of line ${seen.get(id)}` });
+    else {
+      seen.set(id, line);
+      const metadata = Object.fromEntries(Object.entries(value).filter(([name, one]) => !columns.text.includes(name) && name !== columns.id && one !== null && one !== ""));
+      documents.push({ line, document: { id, text, metadata } });
+    }
+  }
+  bad.sort((a, b) => a.line - b.line);
+  return { documents, bad };
+}
+
+export const short = (words) => (words.length > 80 ? `${words.slice(0, 80)}…` : words);
+
+// JSON.parse rounds whole numbers over 2^53: ids of two rows may become one. Such a number is kept as its digits, words
+// as a CSV's are; a browser that does not tell a number's digits leaves them out.
+function parse(text) {
+  if (!/\d{16}/.test(text)) return JSON.parse(text);
+  return JSON.parse(text, (_, value, context) => {
+    if (typeof value !== "number" || !Number.isInteger(value) || Number.isSafeInteger(value)) return value;
+    if (context?.source === undefined) throw new RangeError("it holds a whole number that this browser would round");
+    return /^-?\d+$/.test(context.source) ? context.source : value;
+  });
 }
 
 function json(text) {
@@ -20,8 +56,9 @@ function json(text) {
   if (text.trimStart().startsWith("[")) {
     let values;
     try {
-      values = JSON.parse(text);
-    } catch {
+      values = parse(text);
+    } catch (error) {
+      if (error instanceof RangeError) throw new Error(`Such a list cannot be uploaded: ${error.message}. Write a row a line instead.`);
       throw new Error("The file begins like a JSON list, but is none.");
     }
     values.forEach((value, at) => take(value, at + 1));
@@ -30,9 +67,9 @@ function json(text) {
   text.split("\n").forEach((line, at) => {
     if (!line.trim()) return;
     try {
-      take(JSON.parse(line), at + 1);
-    } catch {
-      bad.push({ line: at + 1, reason: "it is not JSON" });
+      take(parse(line), at + 1);
+    } catch (error) {
+      bad.push({ line: at + 1, reason: error instanceof RangeError ? error.message : "it is not JSON" });
     }
   });
   return { rows, bad };

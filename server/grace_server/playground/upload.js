@@ -2,7 +2,7 @@
 
 import { json, stream } from "./api.js";
 import { busy, byId, count, el, problem, runner, show } from "./dom.js";
-import { readRows } from "./rows.js";
+import { documentsOf, readRows, short } from "./rows.js";
 
 const BATCH_DOCUMENTS = 200;
 const BATCH_CHARACTERS = 1_000_000;
@@ -46,7 +46,7 @@ export function start(finished) {
       const name = index.value.trim();
       stop.hidden = false;
       try {
-        const { documents, bad } = documentsOf(read, chosenColumns(form));
+        const { documents, bad } = documentsOf(read, chosenColumns(form), file.files[0].name);
         if (!documents.length) throw new Error("No row has a text in the columns chosen.");
         await send(name, documents, bad, mode.value, out, AbortSignal.any([signal, mine.signal]), finished);
       } catch (error) {
@@ -79,7 +79,7 @@ function chooser({ columns, rows, bad }) {
   const text = known ?? columns.reduce((best, name) => (words(name) > words(best) ? name : best), columns[0]);
   const id = columns.find((name) => ID_COLUMNS.includes(name.toLowerCase()));
   const boxes = columns.map((name) => el("label", { class: "check" }, el("input", { type: "checkbox", name: "text", value: name, checked: name === text }), name));
-  const select = el("select", { name: "id" }, el("option", { value: "" }, "number of the row"), ...columns.map((name) => el("option", { value: name, selected: name === id }, name)));
+  const select = el("select", { name: "id" }, el("option", { value: "" }, "file name and line"), ...columns.map((name) => el("option", { value: name, selected: name === id }, name)));
   const head = el("tr", {}, ...columns.map((name) => el("th", { scope: "col" }, name)));
   const cell = (value) => el("td", {}, value === undefined || value === null ? "" : short(typeof value === "string" ? value : JSON.stringify(value)));
   return [
@@ -95,8 +95,6 @@ function chooser({ columns, rows, bad }) {
   ];
 }
 
-const short = (words) => (words.length > 80 ? `${words.slice(0, 80)}…` : words);
-
 function badRows(bad) {
   if (!bad.length) return null;
   const items = bad.slice(0, BAD_SHOWN).map(({ line, reason }) => el("li", {}, `Line ${line}: ${reason}.`));
@@ -108,26 +106,6 @@ function chosenColumns(form) {
   const text = [...form.querySelectorAll("[name=text]:checked")].map((box) => box.value);
   if (!text.length) throw new Error("Choose at least one column as the text.");
   return { text, id: form.elements.id.value };
-}
-
-function documentsOf({ rows, bad: unread }, columns) {
-  const bad = [...unread];
-  const documents = [];
-  const seen = new Map();
-  for (const { line, value } of rows) {
-    const text = columns.text.map((name) => value[name]).filter((part) => part !== undefined && part !== null && part !== "").map(String).join("\n");
-    const id = columns.id ? String(value[columns.id] ?? "") : `row-${line}`;
-    if (!text.trim()) bad.push({ line, reason: "it has no text" });
-    else if (!id) bad.push({ line, reason: "it has no id" });
-    else if (seen.has(id)) bad.push({ line, reason: `its id “${short(id)}” is that of line ${seen.get(id)}` });
-    else {
-      seen.set(id, line);
-      const metadata = Object.fromEntries(Object.entries(value).filter(([name, one]) => !columns.text.includes(name) && name !== columns.id && one !== null && one !== ""));
-      documents.push({ line, document: { id, text, metadata } });
-    }
-  }
-  bad.sort((a, b) => a.line - b.line);
-  return { documents, bad };
 }
 
 async function send(name, documents, bad, mode, out, signal, finished) {
