@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import Document, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
@@ -21,6 +25,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from grace_client import AsyncGraceClient, GraceClient, GraceError, IndexNotFound
+from grace_client import Document as Written
 from grace_client.llama_index import GraceEmbedding, GraceVectorStore
 from tests.clients.python.house import House
 
@@ -78,6 +83,60 @@ def test_the_key_is_not_serialised() -> None:
     assert "secret" not in written
     assert '"dimensions": 8' in written
     assert "secret" not in GraceVectorStore("papers", api_key="secret").to_json()
+
+
+def test_what_is_pickled_asks_the_same_server_with_the_same_key(
+    house_with: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = house_with(api_keys=("secret",), listening=True)
+    embedding = GraceEmbedding(house.url, api_key="secret", dimensions=8)
+    store = GraceVectorStore("papers", url=house.url, api_key="secret", server_embeds=True)
+    store.add([node("1", RIVER)])
+    numbers = embedding.get_text_embedding(RIVER)
+    for copied in (pickle.loads(pickle.dumps(embedding)), copy.deepcopy(embedding)):
+        assert copied.get_text_embedding(RIVER) == numbers
+    for one in (pickle.loads(pickle.dumps(store)), copy.deepcopy(store)):
+        assert [found.node_id for found in one.get_nodes()] == ["1"]
+        assert (one.index, one.server_embeds) == ("papers", True)
+
+
+def test_the_workers_of_a_pipeline_ask_the_same_server(listening: House) -> None:
+    nodes = [TextNode(text=f"River {i}.") for i in range(4)]
+    pipeline = IngestionPipeline(transformations=[GraceEmbedding(listening.url, dimensions=8)], disable_cache=True)
+    pipeline.transformations[0].get_text_embedding("used before it is sent")
+    assert [len(one.embedding or ()) for one in pipeline.run(nodes=nodes, num_workers=2)] == [8] * 4
+
+
+def test_the_server_is_that_of_the_environment_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRACE_CLIENT_URL", "http://here")
+    embedding, store = GraceEmbedding(), GraceVectorStore("papers")
+    monkeypatch.setenv("GRACE_CLIENT_URL", "http://there")
+    assert embedding.url == pickle.loads(pickle.dumps(embedding)).url == store.client.http.url == "http://here"
+    assert GraceEmbedding("http://said").url == "http://said"
+    assert GraceEmbedding(client=GraceClient("http://given")).url == "http://given"
+
+
+def test_a_cache_of_one_servers_vectors_is_not_anothers() -> None:
+    nodes = [TextNode(text=RIVER)]
+    one, same, other = (
+        get_transformation_hash(nodes, GraceEmbedding(url, api_key=key))
+        for url, key in (("http://a", "old"), ("http://a", "new"), ("http://b", "old"))
+    )
+    assert one == same != other
+
+
+def test_documents_that_another_client_wrote_are_found(embedding: GraceEmbedding, house: House) -> None:
+    given = clients(house)
+    client: GraceClient = given["client"]
+    client.indexes.create("papers")
+    client.documents.upsert("papers", [Written("1", RIVER, {"year": 1990}), Written("2", BRIDGE)])
+    store = GraceVectorStore("papers", rationale_key="why", **given)
+    index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
+    found = {one.node_id: one.node for one in index.as_retriever(similarity_top_k=2).retrieve("Where does it rise?")}
+    assert {id: one.get_content() for id, one in found.items()} == {"1": RIVER, "2": BRIDGE}
+    assert found["1"].metadata.pop("why")
+    assert found["1"].metadata == {"year": 1990}
+    assert {one.node_id for one in store.get_nodes()} == {"1", "2"}
 
 
 async def test_an_index_answers_through_its_retriever(embedding: GraceEmbedding, store: GraceVectorStore) -> None:

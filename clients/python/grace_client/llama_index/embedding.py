@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.embeddings import BaseEmbedding
 
 from grace_client._async.client import AsyncGraceClient
@@ -14,8 +14,13 @@ from grace_client.twins import Twins
 
 
 class GraceEmbedding(BaseEmbedding):
-    """Queries and texts are embedded each in their role. The key is not part of what is serialised."""
+    """Queries and texts are embedded each in their role.
 
+    The server's address is part of what is serialised, so that a cache of one server's vectors is not another's. The
+    key is not; a pickle, as for the workers of a pipeline, has both.
+    """
+
+    url: str | None = Field(default=None, frozen=True)
     mode: Mode = "reason"
     dimensions: int | None = None
     _twins: Twins = PrivateAttr()
@@ -29,8 +34,13 @@ class GraceEmbedding(BaseEmbedding):
         async_client: AsyncGraceClient | None = None,
         **fields: Any,
     ) -> None:
-        super().__init__(**{"model_name": "grace", "embed_batch_size": 32, **fields})
-        self._twins = Twins(url, api_key, client, async_client)
+        twins = Twins(url, api_key, client, async_client)
+        super().__init__(**{"model_name": "grace", "embed_batch_size": 32, **fields, "url": twins.url})
+        self._twins = twins
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # makes it anew of its fields, where the key is not
+        self._twins = state["__pydantic_private__"]["_twins"]
 
     @classmethod
     def class_name(cls) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.schema import BaseNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
@@ -35,6 +35,7 @@ _METHODS: dict[VectorStoreQueryMode, Method] = {
     VectorStoreQueryMode.SPARSE: "lexical",
 }
 _NODE_ID = "_node_id"
+_NODE_CONTENT = "_node_content"  # LlamaIndex's own, in which a node is kept whole
 _SLICE, _SLICE_CHARS = 200, 2**14  # ids asked for at once, and what they take in a URL, of which 64 KiB get through
 
 
@@ -44,10 +45,11 @@ class GraceVectorStore(BasePydanticVectorStore):
     Nodes are stored under the embeddings they come with. With `server_embeds` the server embeds their texts and the
     queries itself and keeps the rationales; `MockEmbedding(1)` as `embed_model` then spares the double work.
     `rationale_key` is the metadata key in which found nodes carry their rationale. An index that is not there is
-    created by the first write.
+    created by the first write. Documents that were written without LlamaIndex are found as text nodes.
     """
 
     stores_text: bool = True
+    url: str | None = Field(default=None, frozen=True)
     index: str = "default"
     server_embeds: bool = False
     rationale_key: str | None = None
@@ -64,14 +66,20 @@ class GraceVectorStore(BasePydanticVectorStore):
         client: GraceClient | None = None,
         async_client: AsyncGraceClient | None = None,
     ) -> None:
+        twins = Twins(url, api_key, client, async_client)
         super().__init__(
             stores_text=True,
             is_embedding_query=not server_embeds,
-            index=index,  # type: ignore[call-arg]  # fields of this class, which the base's signature does not name
+            url=twins.url,  # type: ignore[call-arg]  # fields of this class, which the base's signature does not name
+            index=index,
             server_embeds=server_embeds,
             rationale_key=rationale_key,
         )
-        self._twins = Twins(url, api_key, client, async_client)
+        self._twins = twins
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._twins = state["__pydantic_private__"]["_twins"]
 
     @classmethod
     def class_name(cls) -> str:
@@ -178,7 +186,11 @@ class GraceVectorStore(BasePydanticVectorStore):
         return wire.Document(node.node_id, text, metadata, vector=None if self.server_embeds else node.get_embedding())
 
     def _node(self, stored: Hit | StoredDocument) -> BaseNode:
-        node = metadata_dict_to_node(stored.metadata, text=stored.text)
+        node: BaseNode
+        if _NODE_CONTENT in stored.metadata:
+            node = metadata_dict_to_node(stored.metadata, text=stored.text)
+        else:
+            node = TextNode(id_=stored.id, text=stored.text, metadata=dict(stored.metadata))
         if self.rationale_key and stored.rationale:
             node.metadata[self.rationale_key] = stored.rationale.text
         return node
