@@ -100,6 +100,18 @@ async def test_an_agent_adds_finds_and_is_told_why(house: House) -> None:
         assert "BM25" in words["hits"][0]["no_reasons"]
 
 
+async def test_of_documents_with_one_id_in_a_call_the_last_stays(house: House) -> None:
+    async with agent(house) as client:
+        old, new = {**BRIDGE, "metadata": {"seen": 1}}, {**BRIDGE, "metadata": {"seen": 2}}
+        added = await called(client, "add_documents", documents=[old, RIVER, new], index="papers", create_index=True)
+        assert added["ids"][0] == added["ids"][2] != added["ids"][1]
+        found = await called(client, "search", query="masons", index="papers", k=9, reasons=0)
+        assert {hit["id"]: hit["metadata"] for hit in found["hits"]} == {
+            "1": {"year": 1990},
+            added["ids"][0]: {"seen": 2},
+        }
+
+
 async def test_as_many_reasons_are_named_as_are_asked_for(house: House) -> None:
     long = {"id": "1", "text": " ".join(f"The river has bend number {i}." for i in range(12))}
     async with agent(house) as client:
@@ -149,7 +161,6 @@ HOSTILE: list[tuple[str, dict[str, Any], str]] = [
     ("explain", {"first": "x"}, "second"),
     ("add_documents", {"documents": [{"text": "x", "id": "a\u0000b"}], "index": "papers"}, "documents[0].id"),
     ("add_documents", {"documents": [{"text": "x", "id": "y" * 999}], "index": "papers"}, "id"),
-    ("add_documents", {"documents": [{"text": "x"}, {"text": "x"}], "index": "papers"}, "documents"),
     ("add_documents", {"documents": [{"text": "x"}], "index": "../up", "create_index": True}, "nothing at this path"),
     ("add_documents", {"documents": [{"text": "x"}], "index": "missing"}, "missing"),
     ("add_documents", {"documents": [{"text": "x", "vector": [1.0]}], "index": "papers"}, "vector"),

@@ -114,12 +114,14 @@ def make_server(client: AsyncGraceClient, *, writable: bool = True) -> MCPServer
             index: Name = "default",
             create_index: Annotated[bool, Field(description="create the index if it is not there")] = False,
         ) -> answers.AddAnswer:
-            """Add documents to an index and wait until they can be found. One with a known id is replaced."""
+            """Add documents to an index and wait until they can be found. Of those with one id the last stays."""
             wanted = [wire.Document(one.id or _id_of(one.text), one.text, one.metadata) for one in documents]
+            # The server takes an id once in a request. The last stays, as if they had been added in turn.
+            last = list({one.id: one for one in wanted}.values())
             with _told():
                 if create_index and index not in await _names(client):
                     await client.indexes.create(index)
-                written = await client.documents.upsert(index, wanted)
+                written = await client.documents.upsert(index, last)
             return answers.AddAnswer(
                 ids=[one.id for one in wanted],
                 unchanged=written.unchanged,
