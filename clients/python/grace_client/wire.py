@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -33,10 +34,12 @@ def encode(body: object) -> bytes:
     """JSON in UTF-8.
 
     Raises:
-        ValueError: it holds NaN or infinity.
+        ValueError: it holds NaN or infinity, or what JSON has no form for, as a date.
     """
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     except UnicodeEncodeError:
         # Lone surrogates have no UTF-8; escaped, they reach the server, which reads them as U+FFFD.
         return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
@@ -45,6 +48,18 @@ def encode(body: object) -> bytes:
 def given(**fields: object) -> dict[str, Any]:
     """The fields that say something: the server's defaults hold for the rest."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def bearer(api_key: str) -> str:
+    """The header in which a key is sent. Space around it, as the line end of a file it was read from, is no part of it.
+
+    Raises:
+        ValueError: no server can have such a key. It is not in the message, which may end in a log.
+    """
+    key = api_key.strip()
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ValueError("api_key holds characters that a header cannot")
+    return f"Bearer {key}"
 
 
 def positive(**options: object) -> None:
@@ -69,6 +84,17 @@ def segment(name: str) -> str:
     quoted = quote(name.encode("utf-8", "replace"), safe="")
     # "." and ".." are steps in a path; written like this, they are names.
     return quoted.replace(".", "%2E") if not name.strip(".") else quoted
+
+
+def listed(**lists: object) -> None:
+    """Refuse one text where a list of them is wanted: it is a sequence too, of its characters.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in lists.items():
+        if isinstance(value, str):
+            raise ValueError(f"{name} must be a list of texts, got a single one")
 
 
 def side(value: str | Mapping[str, Any]) -> str | dict[str, Any]:

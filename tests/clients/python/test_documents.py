@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -226,6 +228,50 @@ async def test_a_job_is_followed_to_its_end_and_can_be_cancelled(
     with pytest.raises(NotFound) as caught:
         await client("jobs.wait", "no-such-job")
     assert caught.value.code == "job_not_found"
+
+
+class Silent(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A job that does not move: one event, then signs of life and nothing else."""
+
+    def __init__(self, job: Job) -> None:
+        self._event = f"event: progress\ndata: {job.model_dump_json()}\n\n".encode()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._event
+        for _ in range(50):
+            time.sleep(0.2)
+            yield b": alive\n\n"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._event
+        for _ in range(50):
+            await asyncio.sleep(0.2)
+            yield b": alive\n\n"
+
+
+async def test_a_job_that_does_not_move_is_waited_for_no_longer_than_was_said(client_of: Client) -> None:
+    job = Job.model_validate(
+        {
+            "id": "j",
+            "state": "running",
+            "total": 1,
+            "done": 0,
+            "failed": 0,
+            "superseded": 0,
+            "left": 1,
+            "rate": None,
+            "seconds_left": None,
+            "created_at": 1.0,
+            "finished_at": None,
+            "failures": [],
+        }
+    )
+    kind = {"content-type": "text/event-stream"}
+    client = client_of(lambda _: httpx.Response(200, headers=kind, stream=Silent(job)))
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match="job j is not finished yet; it goes on"):
+        await client("jobs.wait", "j", timeout_s=0.5)
+    assert time.monotonic() - began < 2.0
 
 
 async def test_where_events_do_not_get_through_a_job_is_asked_for(client_of: Client, house: House) -> None:

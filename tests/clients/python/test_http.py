@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +94,28 @@ async def test_url_and_key_may_come_from_the_environment(monkeypatch: pytest.Mon
     assert request.headers["authorization"] == "Bearer secret"
     assert request.headers["x-tenant"] == "us"
     assert request.headers["user-agent"].startswith("grace-client")
+
+
+@pytest.mark.parametrize("key", ["secret\n", " secret ", "\tsecret\r\n"])
+async def test_space_around_a_key_is_no_part_of_it(client_of: Client, key: str) -> None:
+    answer, seen = one_after_the_other(httpx.Response(200, json=READY))
+    assert await client_of(answer, api_key=key)("ready")
+    assert seen[0].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "sec ret", "secret\u2026", "\u200bsecret", " "])
+def test_a_key_that_no_header_holds_is_refused_at_once_and_not_named(client_of: Client, key: str) -> None:
+    with pytest.raises(ValueError, match="characters that a header cannot") as caught:
+        client_of(lambda _: httpx.Response(200), api_key=key)
+    assert "sec" not in str(caught.value)
+    assert not isinstance(caught.value, UnicodeError)  # which holds what it could not encode
+
+
+async def test_a_header_that_cannot_be_sent_is_in_no_error(client_of: Client) -> None:
+    answer, _ = one_after_the_other(httpx.LocalProtocolError("Illegal header value b'secret '"))
+    with pytest.raises(ConnectionFailed) as caught:
+        await client_of(answer)("info")
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_url_without_a_scheme_is_refused_at_once() -> None:
@@ -331,6 +355,19 @@ async def test_bodies_are_json_that_any_server_can_read(client_of: Client) -> No
     assert "Grüße".encode() in seen[1].content
     with pytest.raises(ValueError, match="JSON"):
         await client("documents.upsert", "papers", [Document("1", vector=[float("nan")])])
+    with pytest.raises(ValueError, match="date is not JSON"):
+        await client("documents.upload", "papers", [Document("1", "x", {"written": datetime.date(1990, 1, 1)})])
+    assert len(seen) == 2
+
+
+async def test_one_text_is_no_list_of_texts(client_of: Client) -> None:
+    answer, seen = one_after_the_other(httpx.Response(200, json=EMBEDDED))
+    client = client_of(answer)
+    with pytest.raises(ValueError, match="queries must be a list of texts"):
+        await client("search_each", "Who built?")
+    with pytest.raises(ValueError, match="texts must be a list of texts"):
+        await client("embed_each", "text")
+    assert not seen
 
 
 def test_a_closed_client_is_closed() -> None:

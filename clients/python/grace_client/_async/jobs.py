@@ -52,11 +52,12 @@ class AsyncJobs:
         Documents may have failed all the same: see `failed` and `failures`.
 
         Raises:
-            TimedOut: it is not finished after `timeout_s` seconds. It goes on.
+            TimedOut: it is not finished after `timeout_s` seconds. It goes on. While the server is silent, the time is
+                looked at every 10 s: so much later at most.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            async with aclosing(self._events(id, silence_s=_left(id, end, _SILENCE_S))) as steps:
+            async with aclosing(self._events(id, silence_s=_left(id, end, _SILENCE_S), until=end)) as steps:
                 async for job in steps:
                     if progress:
                         progress(job)
@@ -73,8 +74,9 @@ class AsyncJobs:
                 return job
             await sleep(_left(id, end, poll_s))
 
-    async def _events(self, id: str, *, silence_s: float) -> AsyncGenerator[Job, None]:
-        async with self._http.events("GET", f"{_path(id)}/events", read_timeout_s=silence_s) as events:
+    async def _events(self, id: str, *, silence_s: float, until: float | None = None) -> AsyncGenerator[Job, None]:
+        path = f"{_path(id)}/events"
+        async with self._http.events("GET", path, read_timeout_s=silence_s, until=until) as events:
             async for event in events:
                 job = answer.read(Job, event.data)
                 yield job

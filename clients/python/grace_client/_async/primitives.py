@@ -14,6 +14,10 @@ R = TypeVar("R")
 sleep = asyncio.sleep
 
 
+def still_wanted() -> None:
+    """For work whose results nobody waits for any more, to end itself. A task here is cancelled instead."""
+
+
 async def results_of(
     work: Callable[[T], Awaitable[R]], items: AsyncIterable[T] | Iterable[T], *, at_once: int
 ) -> AsyncGenerator[R, None]:

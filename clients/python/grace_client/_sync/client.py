@@ -240,6 +240,7 @@ class GraceClient:
         grams: bool | None = None,
     ) -> list[Found]:
         """What each of several queries finds, up to 64 in one request."""
+        wire.listed(queries=queries)
         body = wire.given(
             query=None if queries is None else list(queries),
             vector=None if vectors is None else [_plain(vector) for vector in vectors],
@@ -276,6 +277,7 @@ class GraceClient:
         `progress` is told (done, total) after each.
         """
         wire.positive(batch_size=batch_size)
+        wire.listed(texts=texts)
 
         def embed(start: int) -> tuple[int, list[Embedding]]:
             batch = texts[start : start + batch_size]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ import httpx
 from pydantic import BaseModel
 
 from grace_client import wire
-from grace_client._sync.primitives import sleep
+from grace_client._sync.primitives import sleep, still_wanted
 from grace_client.answer import read
 from grace_client.errors import BadAnswer, ConnectionFailed, GraceError, Overloaded, TimedOut, from_event, from_response
 from grace_client.events import Event, EventParser
@@ -44,7 +45,7 @@ class Http:
             raise ValueError(f"url must begin with http:// or https://, got {url!r}")
         own = {"user-agent": _AGENT, "accept": "application/json"}
         if api_key:
-            own["authorization"] = f"Bearer {api_key}"
+            own["authorization"] = wire.bearer(api_key)
         self.url = url.rstrip("/")
         self.retries = retries
         self._pool = httpx.Client(
@@ -95,21 +96,30 @@ class Http:
 
     @contextmanager
     def events(
-        self, method: str, path: str, *, body: object = None, read_timeout_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        read_timeout_s: float | None = None,
+        until: float | None = None,
     ) -> Iterator[Iterator[Event]]:
         """The events of an answer as they come. Leaving the block closes the connection, which ends the work behind it.
 
         An event named `error` is raised. Only the beginning is retried.
+
+        `until`, a moment of `time.monotonic()`, is looked at whenever something comes, be it a comment: a stream that
+        is kept alive never runs into the read timeout.
         """
         response = self._repeated(
             method, path, body, None, True, self.retries, stream=True, read_timeout_s=read_timeout_s
         )
         try:
-            yield self._read(response)
+            yield self._read(response, until)
         finally:
             response.close()
 
-    def _read(self, response: httpx.Response) -> Iterator[Event]:
+    def _read(self, response: httpx.Response, until: float | None) -> Iterator[Event]:
         request_id = response.headers.get("x-request-id", "")
         kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
@@ -122,8 +132,11 @@ class Http:
                     if event.name == "error":
                         raise from_event(event.data, request_id=request_id)
                     yield event
+                still_wanted()
+                if until is not None and time.monotonic() >= until:
+                    raise TimedOut("the time allowed is over", request_id=request_id)
         except httpx.HTTPError as error:
-            raise _translated(error, request_id) from error
+            raise _translated(error, request_id) from _cause(error)
 
     def _repeated(
         self,
@@ -180,7 +193,7 @@ class Http:
                 response.close()
                 raise
         except httpx.HTTPError as error:
-            raise _translated(error, request_id) from error
+            raise _translated(error, request_id) from _cause(error)
         if response.is_success:
             return response
         raise from_response(response.status_code, response.headers, response.content, request_id=request_id)
@@ -188,7 +201,13 @@ class Http:
 
 def _translated(error: httpx.HTTPError, request_id: str) -> GraceError:
     arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    what = str(error) or type(error).__name__
+    # httpx quotes the header that it refuses, which may be a secret.
+    said = "" if isinstance(error, httpx.LocalProtocolError) else str(error)
+    what = said or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
         return TimedOut(f"no answer in time: {what}", request_id=request_id, arrived=arrived)
     return ConnectionFailed(f"the connection failed: {what}", request_id=request_id, arrived=arrived)
+
+
+def _cause(error: httpx.HTTPError) -> httpx.HTTPError | None:
+    return None if isinstance(error, httpx.LocalProtocolError) else error

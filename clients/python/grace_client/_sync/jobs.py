@@ -52,11 +52,12 @@ class Jobs:
         Documents may have failed all the same: see `failed` and `failures`.
 
         Raises:
-            TimedOut: it is not finished after `timeout_s` seconds. It goes on.
+            TimedOut: it is not finished after `timeout_s` seconds. It goes on. While the server is silent, the time is
+                looked at every 10 s: so much later at most.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            with closing(self._events(id, silence_s=_left(id, end, _SILENCE_S))) as steps:
+            with closing(self._events(id, silence_s=_left(id, end, _SILENCE_S), until=end)) as steps:
                 for job in steps:
                     if progress:
                         progress(job)
@@ -73,8 +74,9 @@ class Jobs:
                 return job
             sleep(_left(id, end, poll_s))
 
-    def _events(self, id: str, *, silence_s: float) -> Generator[Job, None]:
-        with self._http.events("GET", f"{_path(id)}/events", read_timeout_s=silence_s) as events:
+    def _events(self, id: str, *, silence_s: float, until: float | None = None) -> Generator[Job, None]:
+        path = f"{_path(id)}/events"
+        with self._http.events("GET", path, read_timeout_s=silence_s, until=until) as events:
             for event in events:
                 job = answer.read(Job, event.data)
                 yield job

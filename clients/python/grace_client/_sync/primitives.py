@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from grace_client import wire
@@ -12,14 +13,45 @@ from grace_client import wire
 T = TypeVar("T")
 R = TypeVar("R")
 
-sleep = time.sleep
+_worker = threading.local()  # `given_up`: set when nobody waits for the results of this thread any more
+
+
+def sleep(seconds: float) -> None:
+    """Wait.
+
+    Raises:
+        CancelledError: nobody waits for this work any more.
+    """
+    if given_up := _given_up():
+        given_up.wait(seconds)
+        still_wanted()
+    else:
+        time.sleep(seconds)
+
+
+def still_wanted() -> None:
+    """For work whose results nobody waits for any more, to end itself: a thread cannot be ended from outside.
+
+    Raises:
+        CancelledError: so it is.
+    """
+    if (given_up := _given_up()) and given_up.is_set():
+        raise CancelledError
+
+
+def _given_up() -> threading.Event | None:
+    return getattr(_worker, "given_up", None)
+
+
+def _begin(given_up: threading.Event) -> None:
+    _worker.given_up = given_up
 
 
 def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Generator[R, None, None]:
     """Results in the order in which they are ready. Never more than `at_once` under way; items are taken when needed.
 
     Items and results are handled in the calling thread, work is done in others. The first error ends it, once what is
-    under way has ended.
+    under way has ended: requests are answered, waits broken off. Ctrl+C and a caller who leaves wait for nothing.
 
     Raises:
         ValueError: `at_once` is no whole number of at least 1.
@@ -28,7 +60,9 @@ def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> G
     source = iter(items)
     running: set[Future[R]] = set()
     more = True
-    with ThreadPoolExecutor(at_once, thread_name_prefix="grace-client") as threads:
+    given_up = threading.Event()
+    threads = ThreadPoolExecutor(at_once, thread_name_prefix="grace-client", initializer=_begin, initargs=(given_up,))
+    try:
         while True:
             while more and len(running) < at_once:
                 try:
@@ -38,10 +72,15 @@ def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> G
                 else:
                     running.add(threads.submit(work, item))
             if not running:
-                return
+                break
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for finished in [task for task in done if task.exception()] or done:
                 yield finished.result()
+    except BaseException as error:
+        given_up.set()
+        threads.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        raise
+    threads.shutdown()
 
 
 def each(items: Iterable[T]) -> Iterator[T]:
