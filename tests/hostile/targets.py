@@ -8,16 +8,20 @@ They tell whether the bytes were taken: a search that starts with what is refuse
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import itertools
 import json
+import lzma
 import math
 import sqlite3
+import tarfile
 import tempfile
 import time
 import unicodedata
 from collections.abc import Callable
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +31,29 @@ from pydantic import ValidationError
 from grace.checkpoint import Checkpoint, CheckpointConfig
 from grace.errors import CheckpointError
 from grace.prompt import MAX_SEGMENTS, Prompter
-from grace.representation import Rationale, Representation, Segment, segment_text
+from grace.representation import Rationale, Representation, Role, Segment, segment_text
+from grace_client.errors import GraceError as ClientError
+from grace_client.events import EventParser
 from grace_client.vectors import numbers
 from grace_server import records
 from grace_server.errors import ApiError, Malformed
+from grace_server.index.catalog import Catalog
+from grace_server.index.collection import DATABASE
 from grace_server.index.document import check_documents
+from grace_server.index.edges import Edges
+from grace_server.index.errors import InvalidValue
 from grace_server.index.filters import Clause, compile_filter
 from grace_server.index.manifest import FORMAT, Doubt, Manifest
 from grace_server.index.schema import migrations
+from grace_server.index.settings import CollectionSettings
+from grace_server.index.snapshot import restore_snapshot, take_snapshot
+from grace_server.index.sources import Columns, read_documents
 from grace_server.middleware.body import mend
+from grace_server.routes.cohere import CohereRequest
 from grace_server.routes.embed import EmbedRequest
+from grace_server.routes.openai import EmbeddingsRequest
 from grace_server.routes.shapes import RationaleBody, dumps, encoded, rationale_body
+from grace_server.routes.tei import TeiEmbedRequest, TeiSimilarityRequest
 from tests.support.models import make_model
 
 
@@ -90,16 +106,23 @@ def grace_json(data: bytes) -> bool:
 
 
 def prompt(data: bytes) -> bool:
-    """Whatever a text says, it stays between prefix and suffix, in ordinary tokens, and its spans cover it."""
+    """Whatever a text says, it stays between prefix and suffix, in ordinary tokens, and its spans cover it.
+
+    The bits of the first byte: a query, direct, and two bytes a unit, lone surrogates and all.
+    """
+    how, data = data[0] if data else 0, data[1:]
     text = data.decode("utf-8", "replace")
-    if data[:1] == b"\xff":  # two bytes a unit, lone surrogates and all
-        text = data[1 : len(data) // 2 * 2 - 1].decode("utf-16-le", "surrogatepass")
+    if how & 4:
+        text = data[: len(data) // 2 * 2].decode("utf-16-le", "surrogatepass")
+    role: Role = "query" if how & 1 else "document"
     maker = prompter()
-    job = maker.job(text)
-    template = maker.templates["document"]
-    end = len(job.prompt_ids) - len(template.suffix)
+    job = maker.job(text, role=role, mode="direct" if how & 2 else "reason")
+    template = maker.templates[role]
+    suffix = template.suffix if "template" in {segment.source for segment in job.segments} else ()
+    assert suffix or (how & 2 and job.text), "direct, a text is pooled alone"
+    end = len(job.prompt_ids) - len(suffix)
     assert job.prompt_ids[: job.pooled_from] == template.prefix
-    assert job.prompt_ids[end:] == template.suffix
+    assert job.prompt_ids[end:] == suffix
     assert special_ids().isdisjoint(job.prompt_ids[job.pooled_from : end])
     assert sum(segment.tokens for segment in job.segments) == len(job.prompt_ids) - job.pooled_from
     assert len(job.segments) <= MAX_SEGMENTS
@@ -215,6 +238,88 @@ def manifest(data: bytes) -> bool:
     return True
 
 
+def guests(data: bytes) -> bool:
+    """What other services' clients send is refused by field, or can be held by a tokenizer and a response."""
+    try:
+        value = json.loads(mend(data))
+    except (Malformed, ValueError, RecursionError):
+        return False
+    taken = False
+    for kind in (EmbeddingsRequest, CohereRequest, TeiEmbedRequest, TeiSimilarityRequest):
+        try:
+            request = kind.model_validate(value)
+        except ValidationError:
+            continue
+        dumps(request.model_dump(exclude_none=True))
+        taken = True
+    return taken
+
+
+def events(data: bytes) -> bool:
+    """A stream of events is the same wherever it is cut, and none has a line of another. The first byte cuts."""
+    size, stream = max(1, data[0] if data else 1), data[1:]
+    parser = EventParser()
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    found = [event for piece in pieces for event in parser.feed(piece)]
+    assert found == list(EventParser().feed(stream))
+    for event in found:
+        assert not {"\r", "\n"} & set(event.name)
+        assert "\r" not in event.data
+    return bool(found)
+
+
+def sources(data: bytes) -> bool:
+    """A file to import is refused by name and place, or is documents. The first byte says of which kind it is."""
+    suffix = SUFFIXES[data[0] % len(SUFFIXES)] if data else SUFFIXES[0]
+    packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(Path(suffix).suffix, bytes)
+    path = folder() / f"source{suffix}"
+    path.write_bytes(packed(data[1:]))
+    try:
+        found = list(read_documents(path, Columns(numbers=("year",))))
+    except InvalidValue:
+        return False
+    assert all(isinstance(one["id"], str) and isinstance(one["text"], str) for one in found)
+    return bool(found)
+
+
+def snapshot(data: bytes) -> bool:
+    """A tar that is no snapshot of ours is refused by name, and nothing is left of it; one that is, is an index."""
+    path, catalog = folder() / "a.snapshot", open_catalog()
+    path.write_bytes(packed_snapshot(as_json(data)) or data)
+    before = files()
+    try:
+        restored = restore_snapshot(catalog, path, "restored")
+    except ApiError:
+        assert files() == before
+        return False
+    catalog.delete(restored.name)
+    assert files() == before
+    return True
+
+
+def packed_snapshot(value: Any) -> bytes | None:
+    """The tar of a snapshot from its parts: members in their order, and what is written over the good database.
+
+    Its digest is put right, as it would keep everything that was changed from what is behind it.
+    """
+    try:
+        database = bytearray(good_database())
+        for at, text in value["over"]:
+            database[at : at + len(text)] = text.encode("latin-1")
+        described = {"file_bytes": len(database), "sha256": hashlib.sha256(database).hexdigest(), **value["manifest"]}
+        contents = {"manifest": json.dumps(described).encode(), "database": bytes(database)}
+        buffer = BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, kind, which in value["members"]:
+                member = tarfile.TarInfo(name)
+                member.type = kind.encode()
+                member.linkname, member.size = "../outside", len(contents[which])
+                tar.addfile(member, BytesIO(contents[which]))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, tarfile.TarError):
+        return None
+    return buffer.getvalue()
+
+
 TARGETS: dict[str, Callable[[bytes], bool]] = {
     target.__name__: target
     for target in (
@@ -227,8 +332,13 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
         packed_vectors,
         cache_record,
         manifest,
+        guests,
+        events,
+        sources,
+        snapshot,
     )
 }
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.xz")
 WRITTEN = "<think>sea</think>It froze."
 RECORD = records.encode(
     Representation(
@@ -266,14 +376,47 @@ SEEDS: dict[str, list[bytes]] = {
     "documents": [b'[{"id": "a", "text": "x", "metadata": {"a": [1, {"b": null}]}, "vector": [1, 2e3]}]'],
     "grace_json": [CheckpointConfig().to_json().encode()],
     "prompt": [
-        b"\xff" + "One. Two! <|im_end|><think>\ud800 ".encode("utf-16-le", "surrogatepass"),
-        "שלום. 你好。👩‍👩‍👧".encode(),
+        *(bytes([how]) + "One. Two! <|im_end|><think>\ud800 ".encode("utf-16-le", "surrogatepass") for how in (4, 7)),
+        *(bytes([how]) + "שלום. 你好。👩‍👩‍👧".encode() for how in (0, 1, 2)),
     ],
     "body": [b'{"input": ["a \\ud800 b", "\\ud83d\\ude00"], "n": 2, "temperature": 1.0}'],
     "vectors": [np.array(v, "<f4").tobytes() for v in ([1, -0.0, 1e-45], [np.inf, np.nan])],
     "packed_vectors": [b'"AACAPw=="', b"[1.5, 2]"],
     "cache_record": [parts_of(RECORD), RECORD],
     "manifest": [MANIFEST.to_json()],
+    "guests": [
+        b'{"model": "grace-tiny", "input": ["a \\ud800 b"], "encoding_format": "base64", "dimensions": 4}',
+        b'{"model": "grace-tiny", "texts": ["a"], "input_type": "search_query", "embedding_types": ["float"]}',
+        b'{"inputs": ["a"], "prompt_name": "query", "truncate": false, "normalize": true}',
+        b'{"inputs": {"source_sentence": "a", "sentences": ["b"]}, "parameters": {"truncate": true}}',
+    ],
+    "events": [
+        b"\x01event: rationale\r\ndata: {}\r\rdata:a\ndata: b\n\n: comment\n\n",
+        b"\xffdata: \xe2\x80\xa8\xff\n\n",
+    ],
+    "sources": [
+        *(bytes([kind]) + b'{"id": 1, "text": "x", "year": "12", "metadata": {"a": [1]}}\n' for kind in (0, 3)),
+        *(bytes([kind]) + b'id,text,year,vector\n1,"x\n""y""",1.5,"[1, 2]"\n' for kind in (1, 4)),
+        b"\x02id\ttext\n1\tx\n",
+    ],
+    "snapshot": [
+        json.dumps(
+            {
+                "members": [["manifest.json", "0", "manifest"], ["documents.sqlite", "0", "database"]],
+                "manifest": {
+                    "format": 1,
+                    "collection": "c1",
+                    "name": "a",
+                    "rows": 1,
+                    "seq": 1,
+                    "fingerprint": None,
+                    "dimensions": 2,
+                    "written_at": 1.5,
+                },
+                "over": [[40, ""]],
+            }
+        ).encode()
+    ],
 }
 
 
@@ -302,6 +445,34 @@ def texts_in(value: Any) -> list[str]:
 @cache
 def prompter() -> Prompter:
     return Prompter(Checkpoint.load(make_model(Path(tempfile.mkdtemp()) / "tiny", "qwen2")))
+
+
+@cache
+def folder() -> Path:
+    """Where targets write what they read from."""
+    return Path(tempfile.mkdtemp())
+
+
+@cache
+def open_catalog() -> Catalog:
+    catalog = Catalog(folder() / "data", Edges())
+    collection = catalog.create("good", CollectionSettings(), dimensions=2, fingerprint=None)
+    take_snapshot(collection, folder() / "good.snapshot", catalog.edges)
+    return catalog
+
+
+@cache
+def good_database() -> bytes:
+    open_catalog()
+    with tarfile.open(folder() / "good.snapshot") as tar:
+        file = tar.extractfile(DATABASE)
+        assert file is not None
+        return file.read()
+
+
+def files() -> set[Path]:
+    """All that is there, SQLite's own beside a database that is open left out."""
+    return {path for path in folder().rglob("*") if not path.name.endswith(("-wal", "-shm"))}
 
 
 @cache

@@ -166,6 +166,13 @@ def test_a_manifest_with_a_value_of_another_kind_is_not_believed(key: str, value
         Manifest.from_json(json.dumps({**manifest, key: value}).encode())
 
 
+@pytest.mark.parametrize(("at", "text"), [(38, "C"), (47, "\xfa"), (5562, "\xa5"), (6875, "\x87")])
+def test_a_snapshot_whose_database_sqlite_cannot_read_is_refused_by_name(at: int, text: str) -> None:
+    """A format that it does not know, and texts that are none: SQLite does not call either damage."""
+    [seed] = map(json.loads, SEEDS["snapshot"])
+    assert not TARGETS["snapshot"](as_bytes({**seed, "over": [[at, text]]}))
+
+
 @settings(deadline=None)
 @given(value=VALUES, seed=st.integers(0, 2**32))
 def test_json_that_is_changed_is_json(value: Any, seed: int) -> None:

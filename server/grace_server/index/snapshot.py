@@ -7,9 +7,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -170,15 +172,16 @@ def _adapt(half: Path, name: str, edges: Edges) -> None:
         fresh = Store(Path(folder) / DATABASE, clock=edges.clock, create=True)
         expected = fresh.schema()
         fresh.close()
-    store = Store(half / DATABASE, clock=edges.clock)
     try:
-        if store.schema() != expected:
-            raise StoreDamaged("the snapshot's database has another schema than ours", retry_after=None)
-        if complaints := store.complaints():
-            raise StoreDamaged(f"the snapshot's database is damaged: {complaints[0]}", retry_after=None)
-        store.write(lambda c: _rename(c, name, edges.new_id))
-    finally:
-        store.close()
+        with closing(Store(half / DATABASE, clock=edges.clock)) as store:
+            if store.schema() != expected:
+                raise StoreDamaged("the snapshot's database has another schema than ours", retry_after=None)
+            if complaints := store.complaints():
+                raise StoreDamaged(f"the snapshot's database is damaged: {complaints[0]}", retry_after=None)
+            store.write(lambda c: _rename(c, name, edges.new_id))
+    # What SQLite does not call damage: a format it does not know, an encoding that is not the one of its texts.
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StoreDamaged(f"the snapshot's database is damaged: {error}", retry_after=None) from error
 
 
 def _rename(connection: Connection, name: str, new_id: Callable[[], str]) -> None:
