@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
-from grace.checkpoint import Checkpoint
-from grace.engines.fake import FakeEngine
-from grace.prompt import Prompter
-from grace_server import cli
-from grace_server.app import create_app
-from grace_server.settings import Settings
 from tests.faults.conftest import Child, Start, World, announced, command
-from tests.server.conftest import Serve
 
 FULL = Path("/dev/full")  # where every write says that there is no space
 
@@ -110,15 +102,12 @@ async def test_a_cache_folder_that_cannot_be_written_costs_time_and_nothing_else
     assert logged.count("the cache cannot be used; going on without it") == 1
 
 
-async def test_the_second_server_on_a_data_folder_is_refused_with_the_reason(
-    serve: Serve, checkpoint: Checkpoint, prompter: Prompter, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = await serve()
-    settings = Settings(model=str(checkpoint.folder), data_dir=first.settings.data_dir, port=0)
-    second = create_app(settings, engine=FakeEngine(prompter), checkpoint=checkpoint)
-    with caplog.at_level(logging.ERROR):
-        async with asyncio.timeout(20):
-            assert await cli.serve(second, settings, cli.listen(settings)) == 3
-    [told] = [record for record in caplog.records if record.message == "the model cannot be served"]
-    assert "one process writes an index at a time" in told.__dict__["error"]
-    assert (await first.embed(input="unharmed"))["data"]
+async def test_the_second_server_on_a_data_folder_is_refused_with_the_reason(start: Start) -> None:
+    async with start() as first:
+        async with start() as second:
+            assert await second.ended() == 3
+            logged = second.log.read_text()
+        assert f"is in use by process {first.pid}: one process writes an index at a time" in logged
+        assert "Traceback" not in logged
+        assert (await first.ask("POST", "/embed", 200, input="unharmed"))["data"]
+        await first.ask("PUT", "/indexes/a", 201)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
+import re
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -269,3 +273,26 @@ async def test_no_websocket_is_opened(serve: Serve, say: Say) -> None:
     head = b"GET /embed HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     key = b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     assert refused(await say(service, head + key)) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_requests_in_a_row_are_answered_alike_wherever_the_network_cuts_them(
+    serve: Serve, say: Say, seed: int
+) -> None:
+    """Heads are counted behind a request, between two, and at the start: never is one answer too many or too few."""
+    service, rng = await serve(live=True, max_head_kib=1), random.Random(seed)
+    told = {b'{"input": "x"}': 200, b'{"input": 7}': 422, b"[": 400, b'{"input": "%s"}' % (b"y" * 3000): 200}
+    bodies = [rng.choice(list(told)) for _ in range(8)]
+    stream = b""
+    for number, body in enumerate(bodies, start=1):
+        asked = b"GET /livez HTTP/1.1\r\nhost: grace\r\n\r\n" if rng.random() < 0.5 else b""
+        last = b"connection: close\r\n" if number == len(bodies) else b""
+        stream += asked + HEAD + last + b"content-length: %d\r\n\r\n" % len(body) + body
+    cuts = sorted({0, len(stream), *(rng.randrange(len(stream)) for _ in range(rng.choice((3, 30, 100))))})
+    pieces = [stream[a:b] for a, b in pairwise(cuts)]
+    reply = await say(service, *pieces, pause_s=rng.choice((0, 0.001, 0.01)))
+    answers = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", reply)]
+    alive = stream.count(b"GET /livez")
+    assert len(answers) == len(bodies) + alive
+    assert Counter(answers) == Counter([told[body] for body in bodies] + [200] * alive)
+    await unharmed(service)
