@@ -32,7 +32,6 @@ from grace.checkpoint import Checkpoint, CheckpointConfig
 from grace.errors import CheckpointError
 from grace.prompt import MAX_SEGMENTS, Prompter
 from grace.representation import Rationale, Representation, Role, Segment, segment_text
-from grace_client.errors import GraceError as ClientError
 from grace_client.events import EventParser
 from grace_client.vectors import numbers
 from grace_server import records
