@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from bench.load import SETTINGS as LOAD
 from bench.page import RESULTS, read
 from grace import Checkpoint
 from grace_server.settings import Settings
@@ -50,9 +51,15 @@ MEASURED: dict[str, tuple[str, Callable[[dict[str, Any]], list[float]]]] = {
         "peers",
         lambda peers: [peers[f"batches_grace_vs_{peer}"] for peer in ("vllm", "sentences", "infinity")],
     ),
-    "`GRACE_DEADLINE_S=#` | who is let in has an answer within # s, others are refused within # ms (p99) |": (
+    "`GRACE_DEADLINE_S=# GRACE_MAX_RUNNING_REQUESTS=#` "
+    "| who is let in has an answer within # s, others are refused within # ms (p99) |": (
         "load",
-        lambda load: [load["deadline_s"], load["deadline_s"], load["refusal_ms_p99"]],
+        lambda load: [
+            load["deadline_s"],
+            (load.get("settings") or LOAD)["max_running_requests"],
+            load["deadline_s"],
+            load["refusal_ms_p99"],
+        ],
     ),
     "and takes # GB of memory.": ("soak", lambda soak: [soak["rss_mib_last"] * 2**20 / 1e9]),
 }
@@ -88,6 +95,15 @@ def test_a_figure_is_that_of_the_results(results: dict[str, dict[str, Any]], sen
     machine = results[name]["about"]["machine"]
     assert machine.startswith("2 cores ")
     assert machine.endswith("no GPU")
+
+
+def test_what_training_brings_is_the_row_of_the_page() -> None:
+    told = numbers(README, "the mean of seven tasks | +# points (# to #), [in miniature]")
+    # The page's tables are made from the archive of the runs: tests/training/test_miniature.py holds them to it.
+    rows = page("docs/miniature.md").splitlines()
+    [row] = [row for row in rows if row.startswith("| GRACE, supervised · passages-joint-half − With reasoning |")]
+    figures = re.findall(r"\d+\.\d+", row.rpartition("**+")[2])
+    assert all(rounds_to(written, float(figure)) for written, figure in zip(told, figures, strict=True)), (told, row)
 
 
 def test_what_is_said_in_words_is_in_the_results_too(results: dict[str, dict[str, Any]]) -> None:
