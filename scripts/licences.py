@@ -1,11 +1,14 @@
 """Write THIRD-PARTY.md: every package of requirements.lock with its licence, and who needs it. `--check` only compares.
 
+Beside them what builds and tests the TypeScript client, as its `package-lock.json` has it.
+
 Licences are what the installed packages say of themselves, in the order of trust: an SPDX expression, classifiers, a
 short free text. What says nothing, or asks for more than naming its authors, is listed on top.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "THIRD-PARTY.md"
+NPM_LOCK = ROOT / "clients/typescript/package-lock.json"
 # Who needs a package, the first that does; what is left is for documentation and our own tests.
 GROUPS = {
     "serving": ("grace-embed[cpu,server]", "grace-client"),
@@ -33,6 +37,13 @@ def pins() -> list[tuple[str, str]]:
     """Name and version of each package of the lock."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     return [(name, version) for name, _, version in (line.partition("==") for line in lines) if version]
+
+
+def npm() -> list[tuple[str, str, str]]:
+    """Name, version and licence of each package that is installed to build and test the TypeScript client."""
+    found = json.loads(NPM_LOCK.read_text(encoding="utf-8"))["packages"]
+    named = {path.rpartition("node_modules/")[2]: package for path, package in found.items() if path}
+    return [(name, package["version"], package.get("license", "not told")) for name, package in sorted(named.items())]
 
 
 def licence(name: str) -> str:
@@ -154,6 +165,10 @@ def page() -> str:
         "Made by `python scripts/licences.py` from what the packages of `requirements.lock` say of themselves. GRACE",
         "is Apache-2.0 and contains none of them; a container image has those it needs.",
         "",
+        "Not listed is what the extra `gpu` brings in place of `cpu`: vLLM's build for CUDA with NVIDIA's libraries,",
+        "which are under NVIDIA's own terms. The lock is for machines without a GPU, and the image `cuda` stands on",
+        "vLLM's own, whose packages and licences are vLLM's to name.",
+        "",
         "## Those that ask for more than naming their authors",
         "",
         "| package | licence | kind | for |",
@@ -166,6 +181,9 @@ def page() -> str:
     ]
     lines += ["", "## All of them", "", "| package | version | licence | for |", "|---|---|---|---|"]
     lines += [f"| {name} | {version} | {told or 'not told'} | {user} |" for name, version, told, user in rows]
+    lines += ["", "## TypeScript client", "", "It needs nothing to run. What builds and tests it is listed in its"]
+    lines += ["`package-lock.json`:", "", "| package | version | licence |", "|---|---|---|"]
+    lines += [f"| {name} | {version} | {told} |" for name, version, told in npm()]
     return "\n".join(lines) + "\n"
 
 

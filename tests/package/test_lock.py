@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -68,6 +69,16 @@ def test_our_own_needs_are_locked() -> None:
 def test_the_page_of_third_parties_is_up_to_date() -> None:
     committed = (ROOT / "THIRD-PARTY.md").read_text(encoding="utf-8")
     assert committed == licences.page(), "run python scripts/licences.py"
+
+
+def test_the_page_lists_what_builds_the_typescript_client_and_says_what_it_leaves_out() -> None:
+    page = licences.page()
+    direct = json.loads((ROOT / "clients/typescript/package.json").read_text(encoding="utf-8"))["devDependencies"]
+    for name, version in direct.items():
+        assert re.search(rf"^\| {re.escape(name)} \| {re.escape(version)} \| \S", page, re.MULTILINE), name
+    assert "the extra `gpu`" in page
+    for name, _, told in licences.npm():
+        assert licences.kind(told) not in ("unknown", "strong copyleft"), (name, told)
 
 
 def test_nothing_that_serves_is_strong_copyleft_or_says_nothing() -> None:
