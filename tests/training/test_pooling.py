@@ -12,6 +12,7 @@ import torch
 
 from grace.checkpoint import Checkpoint
 from grace.engines.transformers import TransformersEngine
+from grace.errors import StateMismatch
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
 from grace_training.errors import BadRecipe
@@ -148,9 +149,9 @@ def test_a_step_of_generation_that_is_lost_is_noticed() -> None:
     pooler.see(torch.ones(2, 4, dtype=torch.long), torch.randn(2, 4, 8))
     pooler.see(torch.ones(2, 1, dtype=torch.long), torch.randn(2, 1, 8))
     pooler.states([2, 2])
-    with pytest.raises(Exception, match="ask for"):
+    with pytest.raises(StateMismatch, match="ask for"):
         pooler.states([3, 2])
-    with pytest.raises(Exception, match="cache is needed"):
+    with pytest.raises(StateMismatch, match="cache is needed"):
         pooler.see(torch.ones(2, 5, dtype=torch.long), torch.randn(2, 5, 8))
 
 
