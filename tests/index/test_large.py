@@ -163,8 +163,10 @@ def test_searches_and_writes_go_on_during_a_rebuild(tmp_path: Path) -> None:
     def rebuild() -> None:
         use_threads(1)
         building.set()
-        collection.maintain("rebuild")
-        building.clear()
+        try:
+            collection.maintain("rebuild")
+        finally:
+            building.clear()
 
     thread = threading.Thread(target=rebuild)
     thread.start()

@@ -100,6 +100,7 @@ async def test_tables_of_any_texts_add_up(serve: Serve, documents: list[str], qu
     await service.client.delete(f"/indexes/{name}")
     await filled(service, name, {str(i): text for i, text in enumerate(documents)}, **chosen)
     found = await post(service, "/search", index=name, query=query, explain=True, centred=True)
+    assert len(found["hits"]) == len(documents)
     for one in found["hits"]:
         assert np.sum(one["explanation"]["table"]) == pytest.approx(one["score"], abs=1e-5)
         view = one["explanation"]["centred"]
@@ -117,7 +118,9 @@ async def test_half_precision_sums_hold_states_of_any_size(serve: Serve, monkeyp
     changed = replace(service.app.state.indexes.model, represent=large)
     monkeypatch.setattr(service.app.state.indexes, "model", changed)
     await filled(service, sums="float16")
-    for one in (await search(service, explain=True))["hits"]:
+    hits = (await search(service, explain=True))["hits"]
+    assert hits
+    for one in hits:
         assert np.sum(one["explanation"]["table"]) == pytest.approx(one["score"], abs=1e-5)
 
 
@@ -295,13 +298,16 @@ async def test_the_centred_view_takes_off_the_mean_of_the_index(serve: Serve) ->
 async def test_a_hybrid_hit_has_both_parts_and_lexical_ones_say_why_not(serve: Serve) -> None:
     service = await serve()
     await filled(service)
-    for one in (await search(service, method="hybrid", explain=True))["hits"]:
+    hybrid, lexical = [(await search(service, method=m, explain=True))["hits"] for m in ("hybrid", "lexical")]
+    assert hybrid
+    assert lexical
+    for one in hybrid:
         parts = [one[name]["contribution"] for name in ("dense", "lexical") if one[name]]
         assert sum(parts) == pytest.approx(one["score"], abs=1e-6)
         assert one["explanation"]["score"] == one["dense"]["score"]
         assert np.sum(one["explanation"]["table"]) == pytest.approx(one["dense"]["score"], abs=1e-5)
         assert one["explanation"]["rank"] is None
-    for one in (await search(service, method="lexical", explain=True))["hits"]:
+    for one in lexical:
         assert one["explanation"] is None
         assert "BM25" in one["not_explained"]
 
@@ -311,10 +317,13 @@ async def test_a_quantised_index_is_exact_with_sums_and_refused_without(serve: S
     many = {f"d{i}": f"Text {i} of the river. It is number {i * i}." for i in range(40)}
     await filled(service, texts=many, kind="ivf", quantization="sq8", flat_limit=10)
     service.app.state.indexes.catalog.get("papers").maintain("build")
-    for one in (await search(service, explain=True))["hits"]:
+    hits = (await search(service, explain=True))["hits"]
+    assert hits
+    for one in hits:
         assert np.sum(one["explanation"]["table"]) == pytest.approx(one["score"], abs=1e-5)
     await filled(service, "bare", sums="none")
     reply = await post(service, "/search", index="bare", query=QUERY, explain=True)
+    assert reply["hits"]
     assert all("no sums" in one["not_explained"] for one in reply["hits"])
     refused = await post(service, "/explain", 422, index="bare", first=QUERY, second={"id": "river"})
     assert "no sums" in refused["error"]["message"]
