@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -459,6 +460,13 @@ def test_a_wrong_record_is_named_by_its_place_and_all_before_it_are_in(
         assert describe(collection).counts.ready == 1_237
 
 
+def damaged_parquet() -> bytes:
+    """A file whose foot is sound and whose first page is not."""
+    written = io.BytesIO()
+    parquet.write_table(pa.table({"id": ["1", "2"], "text": ["a", "b"]}), written, compression="zstd")
+    return b"PAR1" + b"\xff" * 12 + written.getvalue()[16:]
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "complaint"),
     [
@@ -481,6 +489,8 @@ def test_a_wrong_record_is_named_by_its_place_and_all_before_it_are_in(
             "cannot be read: Compressed file ended",
         ),
         ("a.jsonl.xz", b"no xz", "cannot be read: Input format not supported"),
+        ("a.parquet", b"no Parquet", "a.parquet: cannot be read as Parquet"),
+        ("a.parquet", damaged_parquet(), "a.parquet: cannot be read as Parquet"),
     ],
 )
 def test_a_wrong_source_is_refused_naming_the_place(

@@ -1,4 +1,4 @@
-"""Documents out of files, one at a time: JSONL, CSV, Parquet (each also packed with gzip or xz), a folder of texts."""
+"""Documents out of files, one at a time: JSONL and CSV (also packed with gzip or xz), Parquet, a folder of texts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -68,9 +69,8 @@ def count_documents(path: Path) -> int | None:
     if path.is_dir():
         return sum(1 for _ in _files(path))
     if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet as parquet  # slow to import, and only this kind needs it
-
-        return int(parquet.ParquetFile(path).metadata.num_rows)
+        with _parquet_file(path) as file:
+            return int(file.metadata.num_rows)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         with path.open("rb") as file:
             return sum(1 for line in file if line.strip())
@@ -146,14 +146,26 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Any]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow.parquet as parquet  # slow to import, and only this kind needs it
-
     number = 0
-    with parquet.ParquetFile(path) as file:
+    with _parquet_file(path) as file:
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Any]:
+    """A `ParquetFile`; whatever Arrow says of a damaged one, as of texts or times that are none, is told as ours."""
+    import pyarrow  # slow to import, and only this kind needs it
+    import pyarrow.parquet as parquet
+
+    with path.open("rb") as opened:
+        try:
+            with parquet.ParquetFile(opened) as file:
+                yield file
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise InvalidValue(f"{path.name}: cannot be read as Parquet: {error}", param="source") from error
 
 
 def _folder(path: Path) -> Iterator[dict[str, Any]]:
