@@ -422,7 +422,7 @@ export interface components {
              * @constant
              */
             object: "embedding";
-            rationale?: components["schemas"]["RationaleBody"];
+            rationale?: components["schemas"]["RationaleBody"] | null;
         };
         /**
          * EmbeddingsRequest

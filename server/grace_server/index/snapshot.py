@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from grace_server.index.durable import Steps, sha256_of, write_durably
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, StoreDamaged
 from grace_server.index.faults import FaultPoint
-from grace_server.index.store import Connection, Store
+from grace_server.index.store import UNREADABLE, Connection, Store
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -180,7 +179,7 @@ def _adapt(half: Path, name: str, edges: Edges) -> None:
                 raise StoreDamaged(f"the snapshot's database is damaged: {complaints[0]}", retry_after=None)
             store.write(lambda c: _rename(c, name, edges.new_id))
     # What SQLite does not call damage: a format it does not know, an encoding that is not the one of its texts.
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise StoreDamaged(f"the snapshot's database is damaged: {error}", retry_after=None) from error
 
 

@@ -31,6 +31,7 @@ APPLICATION_ID = 0x47524143  # "GRAC": what `file` shows, and what keeps a forei
 BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 16_384  # per connection
 CLOSED = "the index was closed or deleted just now"
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # what reading a database of somebody else's may raise
 
 
 class Store:

@@ -60,7 +60,7 @@ class EmbeddingItem(TypedDict):
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
-    rationale: NotRequired[RationaleBody]
+    rationale: NotRequired[RationaleBody | None]  # None in mode `direct`
 
 
 class EmbeddingsUsage(BaseModel):
