@@ -58,6 +58,23 @@ CLAIMS = (
         lambda soak: [soak["rss_mib_per_hour"], *soak["rss_mib_per_hour_interval"]],
     ),
     Claim(
+        "benchmarks",
+        "memory +# MiB an hour (# to #), which is less than is called growing; # vectors and # scores recomputed",
+        "epyc/soak_busy",
+        lambda soak: [
+            soak["rss_mib_per_hour"],
+            *soak["rss_mib_per_hour_interval"],
+            soak["recomputed"],
+            soak["scores_recomputed"],
+        ],
+    ),
+    Claim(
+        "benchmarks",
+        "did not get the last documents embedded: # slots were in use at one",
+        "epyc/soak_busy",
+        lambda soak: [soak["slots_at_rest_most"]],
+    ),
+    Claim(
         "training",
         "(# rounds of # steps, seconds of CPU time, one thread): # s plain, # s GRACE, of which # s write the query "
         "and the negative; **#** (95 %: # to #) without these (target #), # (# to #) with them.",

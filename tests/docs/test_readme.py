@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 
 from bench.load import SETTINGS as LOAD
-from bench.page import RESULTS, read
+from bench.page import RESULTS, SECOND, read
 from grace import Checkpoint
 from grace_server.settings import Settings
 from grace_training.tiny import card
@@ -120,8 +120,8 @@ def test_what_is_said_in_words_is_in_the_results_too(results: dict[str, dict[str
     assert max(point["factor"] for point in load["curve"]) == 10
     assert "who is let in has an answer within" in README
     assert f"{load['let_in_and_in_time']:.2%}" == "100.00%"
-    assert "ready half a minute after it is made" in README
-    assert results["startup"]["ready_s"] < 35
+    assert "ready 20 to 40 seconds after it is made" in README
+    assert all(19 < found["startup"]["ready_s"] < 40 for found in (results, read(SECOND)))
 
 
 def test_the_environment_takes_the_disk_it_says() -> None:
