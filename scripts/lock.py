@@ -33,7 +33,7 @@ def main() -> None:
         name, version = item["metadata"]["name"].lower().replace("_", "-"), item["metadata"]["version"]
         if name not in LEFT_OUT:
             pins.append(f"{name}=={version.split('+')[0]}")
-    head = "# Made by `make lock`. Linux x86-64, CPython 3.11 or newer, no GPU. Install with --no-deps.\n"
+    head = "# Made by `make lock`. Linux x86-64, CPython 3.11 to 3.13, no GPU. Install with --no-deps.\n"
     (ROOT / "requirements.lock").write_text(head + "\n".join(sorted(pins)) + "\n")
     print(f"requirements.lock: {len(pins)} packages")
 

@@ -107,7 +107,7 @@ CLAIMS = (
     ),
     Claim(
         "explanations",
-        "hidden size #, a query of # and documents of # segments, ten hits over HTTP, searches with and without "
+        "hidden size #, a query of # and documents of # segments, ten hits in one process, searches with and without "
         "`explain` in turns: a plain search takes # ms at the median, explaining adds # (# from float16 sums), the "
         "centred view # more",
         "explain",
