@@ -74,7 +74,9 @@ async def measure(server: Server, options: Any) -> dict[str, Any]:
     for number, factor in enumerate(FACTORS):
         curve.append(
             {"factor": factor}
-            | await window(client, traffic, factor * capacity, options.seconds, random.Random(options.seed + number))
+            | await window(
+                client, traffic, factor * capacity, options.seconds, random.Random(options.seed + number), server.pid
+            )
             | {"rss_mib": rss_mib(server.pid)}
         )
         print(curve[-1], file=sys.stderr, flush=True)
@@ -125,26 +127,39 @@ async def ingest(client: Client, traffic: Traffic, awake: asyncio.Event | None =
         await asyncio.sleep(TRICKLE_S)
 
 
-async def window(client: Client, traffic: Traffic, rate: float, seconds: float, rng: random.Random) -> dict[str, Any]:
-    """Offer `rate` requests a second for a while, then wait until all are answered."""
+async def window(
+    client: Client, traffic: Traffic, rate: float, seconds: float, rng: random.Random, server: int | None = None
+) -> dict[str, Any]:
+    """Offer `rate` requests a second for a while, then wait until all are answered; `server` is its process."""
     due = poisson(rate, seconds, rng)
     asks = [traffic.next() for _ in due]
     lags: list[float] = []
     pending: list[asyncio.Task[Outcome]] = []
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = time.perf_counter(), computed(server)
     for moment, ask in zip(due, asks, strict=True):
         if (wait := start + moment - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         lags.append(time.perf_counter() - start - moment)
         pending.append(asyncio.create_task(one(client, ask, start + moment)))
     await asyncio.sleep(max(0.0, start + seconds - time.perf_counter()))
-    cpu_share = (time.process_time() - cpu) / (time.perf_counter() - start)
+    passed = time.perf_counter() - start
+    cores = {name: (now - cpu[name]) / passed for name, now in computed(server).items()}
     outcomes = await asyncio.gather(*pending)
     return summary(outcomes, start + DEADLINE_S, start + seconds) | {
         "offered_per_s": len(due) / seconds,
         "client_lag_ms_p99": 1000 * (quantile(lags, 0.99) or 0),
-        "client_cpu_share": cpu_share,
+        **cores,
     }
+
+
+def computed(server: int | None) -> dict[str, float]:
+    """Seconds that this client has computed, and the service's two processes: its own and the engine's."""
+    found = {"client_cpu_share": time.process_time()}
+    if server is not None:
+        service = psutil.Process(server)
+        found["service_cpu_share"] = sum(service.cpu_times()[:2])
+        found["engine_cpu_share"] = sum(sum(one.cpu_times()[:2]) for one in service.children(recursive=True))
+    return found
 
 
 async def one(client: Client, ask: Ask, due: float) -> Outcome:

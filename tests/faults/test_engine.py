@@ -28,6 +28,7 @@ from grace_server.app import create_app
 from grace_server.settings import Settings
 from tests.faults.conftest import command
 from tests.server.conftest import until
+from tests.support import hanging_worker
 from tests.support.models import make_model
 from tests.support.processes import command_line
 
@@ -84,17 +85,15 @@ def run(talkative: Path, tmp_path: Path) -> Run:
     return running
 
 
-@pytest.mark.parametrize(
-    ("signals", "settings"),
-    [
-        ([signal.SIGKILL], {}),
-        ([signal.SIGSTOP], {"engine_timeout_s": 1.0}),
-    ],
-    ids=["killed", "hung"],
-)
+@pytest.mark.parametrize("befallen", ["killed", "in a step that never returns"])
 async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
-    run: Run, signals: list[signal.Signals], settings: dict[str, Any]
+    run: Run, befallen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hang, settings = tmp_path / "hang", {}
+    if befallen != "killed":
+        monkeypatch.setenv(hanging_worker.FILE, str(hang))
+        worker = f"{hanging_worker.__name__}.{hanging_worker.HangingWorker.__name__}"
+        settings = {"engine_timeout_s": 1.0, "engine_args": {"worker_cls": worker}}
     async with run(**settings) as running:
         assert (await running.client.post("/embed", json={"input": "x", "mode": "direct"})).status_code == 200
         waiting = [
@@ -103,8 +102,10 @@ async def test_a_dead_or_hung_engine_is_503_for_all_red_and_code_4(
         ]
         admission = running.app.state.house.admission
         await until(lambda: (admission.places._running, admission.places._queued) == (2, 2))
-        for number in signals:
-            running.engine.send_signal(number)
+        if befallen == "killed":
+            running.engine.kill()
+        else:
+            hang.touch()
         async with asyncio.timeout(20):
             replies = await asyncio.gather(*waiting)
             for reply in replies:
