@@ -15,6 +15,7 @@ from grace_server.sizing.__main__ import parser
 from grace_training.tiny.choices import CHOICES
 from grace_training.tiny.pretrain import LENGTH, ROWS
 from tests.docs.pages import ROOT, numbers, page, rounds_to
+from tests.hostile import long_runs
 
 MEASURED = read(RESULTS) | {f"epyc/{name}": found for name, found in read(SECOND).items()}
 PROMPT_TOKENS = 180  # of a text of `bench/http.py`, on the mean
@@ -215,3 +216,9 @@ def test_a_plan_has_defaults_on_the_safe_side_of_what_was_measured() -> None:
     assert asked.writes_per_s < measured["auto"]["ingest_per_s"]
     assert asked.search_rows == measured["rows"]
     assert asked.search_ms > measured["auto"]["store_p50_ms"]
+
+
+def test_the_long_runs_against_hostile_input_are_those_of_their_results() -> None:
+    shown, figures = page("docs/security.md"), json.loads(long_runs.RESULTS.read_text(encoding="utf-8"))
+    assert long_runs.table(figures) in shown
+    assert long_runs.placed(shown, figures) == shown

@@ -1,14 +1,17 @@
 """schemathesis, stateful: sequences of requests that use each other's answers, made from the OpenAPI document
 and from what its answers are good for (`links.py`).
 
-GRACE_FUZZ_EXAMPLES sets how many sequences there are (4 a round here; 200 for a release: docs/security.md).
+GRACE_FUZZ_EXAMPLES sets how many sequences there are (4 a round here; 200 for a release: docs/security.md), and
+GRACE_FUZZ_JSON where to write down what they came to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +24,7 @@ from tests.server.conftest import Serve
 from tests.server.test_schema import CHECKS
 
 EXAMPLES = int(os.environ.get("GRACE_FUZZ_EXAMPLES", "4"))  # sequences of a round
+WRITTEN_TO = Path(file) if (file := os.environ.get("GRACE_FUZZ_JSON")) else None
 ROUNDS = 12  # at most, until every operation was reached
 STEPS = 20  # of a sequence
 # How the process is, and what it counts: without parameters, and no answer leads there. `tests/server` asks them.
@@ -99,3 +103,16 @@ async def test_no_sequence_of_requests_breaks_the_service(serve: Serve) -> None:
     # Else every name was made up, and all that was seen is that there is no such thing.
     assert any("{name}" in label and status < 300 for label, status in followed), followed
     assert (await service.embed(input="still there"))["data"]
+    if WRITTEN_TO:
+        await asyncio.to_thread(WRITTEN_TO.write_text, json.dumps(told(reached, followed, wanted)), encoding="utf-8")
+
+
+def told(reached: Reached, followed: Reached, wanted: set[str]) -> dict[str, int]:
+    """The figures of a run, for the page on security (`long_runs.py`)."""
+    return {
+        "requests": reached.total(),
+        "operations": len(wanted),
+        "reached": len(wanted & {label for label, _ in reached}),
+        "followed": followed.total(),
+        "followed_and_done": sum(count for (_, status), count in followed.items() if status < 300),
+    }
