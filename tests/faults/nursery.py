@@ -12,10 +12,13 @@ import sys
 import threading
 from typing import Any
 
+from grace.checkpoint import Checkpoint
+from grace.prompt import Prompter
 from tests.faults import child
 
 
 def main() -> None:
+    Prompter(Checkpoint.load())  # what is imported only for this, of Transformers, takes each of them many seconds
     told, births = threading.Lock(), threading.Semaphore(0)
 
     def tell(**what: int) -> None:
