@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -133,6 +134,7 @@ def test_a_hub_name_is_read_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found.examples) == 4
     assert found.examples[3].source == "owner/name:3"
     monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # else it asks again and again
     with pytest.raises(BadData, match="'owner/none' is no file here, and the hub could not give it"):
         read("owner/none", "supervised")
 
