@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from hypothesis import settings
 
 from grace.representation import Role
+from tests.support.forked import forked_engines
 from tests.support.models import CONFIG, Family, make_model
 
 # How long an example takes says how busy the machine is, not whether it holds.
@@ -36,6 +38,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     Packed bytes carry the time at which they were made: two workers would collect different tests.
     """
     return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 200) else None
+
+
+@pytest.fixture(scope="session")
+def quick_starts() -> Iterator[None]:
+    """Of vLLM in this process: for tests of what an engine does, whatever started it."""
+    with forked_engines():
+        yield
 
 
 class ModelFolder(Protocol):

@@ -39,7 +39,7 @@ TEXTS = [SENTENCES[i : i + 40] for i in range(0, 120, 10)]
 
 
 @pytest.fixture(scope="module", params=["transformers", "vllm"])
-def grace(request: pytest.FixtureRequest, model_folder: ModelFolder) -> Iterator[Grace]:
+def grace(request: pytest.FixtureRequest, model_folder: ModelFolder, quick_starts: None) -> Iterator[Grace]:
     with Grace.load(model_folder("qwen2"), engine=request.param, dtype="float32") as loaded:
         yield loaded
 
@@ -315,14 +315,9 @@ def until(true: Callable[[], bool], *, seconds: float = 20.0) -> None:
         time.sleep(0.005)
 
 
-def script(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
-    """What came of a script of these lines, without a main guard."""
-    path = folder / "script.py"
-    path.write_text("\n".join(["from grace import Grace", *lines, ""]))
-    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
-
-
-def test_two_may_be_loaded_at_once_and_each_knows_its_own_processes(model_folder: ModelFolder) -> None:
+def test_two_may_be_loaded_at_once_and_each_knows_its_own_processes(
+    model_folder: ModelFolder, quick_starts: None
+) -> None:
     script, loaded = sys.modules["__main__"], []
     folder = model_folder("qwen2")
     threads = [
@@ -356,16 +351,15 @@ def test_the_exact_engine_samples_from_logits_as_the_model_scales_them(tmp_path:
         assert grace.encode("A text.", temperature=0.7).shape == (64,)
 
 
-def test_a_plain_script_may_load_it(model_folder: ModelFolder, tmp_path: Path) -> None:
-    load = f"Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)"
-    run = script(tmp_path, f"with {load} as grace:", "    print(grace.encode('A text.').shape)")
-    assert run.stdout.splitlines()[-1:] == ["(64,)"], run.stderr
-
-
-def test_a_script_that_does_not_close_it_ends_without_a_word(model_folder: ModelFolder, tmp_path: Path) -> None:
-    load = f"Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)"
-    run = script(tmp_path, f"grace = {load}", "grace.encode('A text.')")
-    assert (run.returncode, run.stdout) == (0, "")
+def test_a_plain_script_may_load_it_and_ends_without_a_word_if_it_does_not_close_it(
+    model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    """Without a main guard: a process that ran the script again would load a model of its own."""
+    path = tmp_path / "script.py"
+    load = f"grace = Grace.load({str(model_folder('qwen2'))!r}, kv_cache_gib=0.1)"
+    path.write_text("\n".join(["from grace import Grace", load, "print(grace.encode('A text.').shape)", ""]))
+    run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "(64,)\n"), run.stderr
     assert "Error" not in run.stderr
     assert "Traceback" not in run.stderr
 
@@ -393,7 +387,7 @@ def test_what_vllm_would_pool_wrongly_is_refused_with_the_reason(
 
 
 def test_a_shortened_context_cuts_texts_and_leaves_the_others_as_they_were(
-    model_folder: ModelFolder,
+    model_folder: ModelFolder, quick_starts: None
 ) -> None:
     """Rationales that fill their budget end the context too: vLLM must end them for the budget."""
     with Grace.load(model_folder("qwen2"), dtype="float32", max_context_tokens=160, kv_cache_gib=0.1) as short:

@@ -126,7 +126,7 @@ def cosine(a: Any, b: Any) -> float:
 
 
 @pytest_asyncio.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-async def bench(request: pytest.FixtureRequest, model_folder: ModelFolder) -> AsyncIterator[Bench]:
+async def bench(request: pytest.FixtureRequest, model_folder: ModelFolder, quick_starts: None) -> AsyncIterator[Bench]:
     case: Case = request.param
     bench = Bench(case, model_folder(case.family, long_instruction=case.long_instruction))
     await bench.engine.start()

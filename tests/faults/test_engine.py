@@ -52,7 +52,7 @@ Run = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
-def run(talkative: Path, tmp_path: Path) -> Run:
+def run(talkative: Path, tmp_path: Path, quick_starts: None) -> Run:
     """vLLM behind a real socket, as `grace-serve` has it."""
 
     @asynccontextmanager
