@@ -48,9 +48,8 @@ def test_the_consoles_of_a_page_happen_in_its_order(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     monkeypatch.setenv("GRACE_DATA_DIR", str(tmp_path / "data"))
-    if (
-        name == "scale"
-    ):  # its one build shows nothing of its model; search's takes the half minute that vLLM's start does
+    if name == "scale":
+        # Its build shows nothing of its model, and search's is vLLM's, which takes half a minute to start.
         monkeypatch.setenv("GRACE_ENGINE", "transformers")
     shown = [command for block in blocks(page(f"docs/{name}.md"), "console") for command in commands(block)]
     assert shown
