@@ -27,7 +27,7 @@ serve: .venv/installed
 	@$(BIN)/grace-serve --host $(HOST) --port $(PORT)
 
 test: lint .venv/chromium
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

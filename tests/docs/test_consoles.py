@@ -18,6 +18,8 @@ from tests.docs.pages import blocks, commands, differs, page
 from tests.support.serving import serving
 
 PAGES = ("search", "explanations", "scale")
+# What is started on these shows nothing of its engine, and search's is vLLM, which takes half a minute to start.
+ELSEWHERE = {"explanations", "scale"}
 # `grace-serve` as a command of a console, with the variables before it.
 STARTS = re.compile(r"((?:[A-Z_]+=\S+ )+)grace-serve$")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -48,9 +50,9 @@ def test_the_consoles_of_a_page_happen_in_its_order(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     monkeypatch.setenv("GRACE_DATA_DIR", str(tmp_path / "data"))
-    if name == "scale":
-        # Its build shows nothing of its model, and search's is vLLM's, which takes half a minute to start.
+    if name in ELSEWHERE:
         monkeypatch.setenv("GRACE_ENGINE", "transformers")
+        monkeypatch.setenv("GRACE_DTYPE", "float32")
     shown = [command for block in blocks(page(f"docs/{name}.md"), "console") for command in commands(block)]
     assert shown
     url = empty
