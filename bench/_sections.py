@@ -227,6 +227,12 @@ SECTIONS = (
             Row("failed", "failed", "{:.0f}", ("<=", 0)),
             Row("memory, last window against first past capacity", "rss_growth_past_capacity", "{:+.1%}", ("<=", 0.02)),
             Row("the client's share of a core, most", "client_cpu_share", "{:.2f}"),
+            Row("the service's, but for its engine, at capacity", "service_cpu_share_at.1", "{:.2f}"),
+            Row("the same at twice", "service_cpu_share_at.2", "{:.2f}"),
+            Row("the same at ten times", "service_cpu_share_at.10", "{:.2f}"),
+            Row("the engine's, at capacity", "engine_cpu_share_at.1", "{:.2f}"),
+            Row("the same at twice", "engine_cpu_share_at.2", "{:.2f}"),
+            Row("the same at ten times", "engine_cpu_share_at.10", "{:.2f}"),
         ),
     ),
     Section(

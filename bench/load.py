@@ -239,6 +239,8 @@ def promises(curve: list[dict[str, Any]]) -> dict[str, Any]:
         "failed": sum(point["failed"] for point in curve),
         "rss_growth_past_capacity": past[-1]["rss_mib"] / past[0]["rss_mib"] - 1,
         "client_cpu_share": max(point["client_cpu_share"] for point in curve),
+        "service_cpu_share_at": {f"{point['factor']:g}": point.get("service_cpu_share") for point in curve},
+        "engine_cpu_share_at": {f"{point['factor']:g}": point.get("engine_cpu_share") for point in curve},
     }
 
 

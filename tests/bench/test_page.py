@@ -95,7 +95,7 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
 
 # Figures of one measurement: sizes, counts, what a whole run came to, the worst of many, and exact answers.
 ONCE = re.compile(
-    r"rows|minutes|rests|failed|growing|recomputed\w*|scores_recomputed|other_statuses|worked_at\..*|\w+_spearman|"
+    r"rows|minutes|rests|failed|growing|recomputed\w*|scores_recomputed|other_statuses|worked_at\..*|\w+_cpu_share_at\..*|\w+_spearman|"
     r"(\w+\.)?(ingest_per_s|build_s|start_s|memory_over_vectors|rebuild_longest_ms)|memory_vs_two_model|\w*cosine\w*|"
     r"capacity_per_s|goodput_past_capacity|refusals_with_retry_after|let_in_and_in_time|rss_\w+_capacity|"
     r"client_cpu_share|rss_mib_\w+|slots_\w+|kv_blocks_\w+|rationale_tokens_mean"
