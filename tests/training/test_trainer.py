@@ -132,6 +132,12 @@ def test_the_greedy_baseline_is_the_reward_of_a_greedy_rollout(make_trainer: Mak
     assert zero._greedy_paid is None  # as released
 
 
+def test_an_unsupervised_example_has_no_negative_to_write_for(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(objective="unsupervised", num_negatives=2)
+    trainer._generate_and_score_completions(rows_of(trainer))
+    assert trainer._drawn.negatives.token_ids == trainer._batch.negative_jobs == []
+
+
 def test_the_reward_is_that_of_the_states_of_the_texts(make_trainer: MakeTrainer, prompter: Prompter) -> None:
     """Rollouts, anchors and negatives are run again, each alone, and scored: nothing was mixed up on the way."""
     from grace_training.pooling import forward_pooled, prompt_tail

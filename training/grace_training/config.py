@@ -156,6 +156,11 @@ class GraceConfig(GRPOConfig):
                 "states: set overlong_filter, which leaves them out of the loss alone"
             )
 
+    @property
+    def drawn_negatives(self) -> int:
+        """M as it is rolled out: an unsupervised example has one text and no negatives of its own."""
+        return 0 if self.objective == "unsupervised" else self.num_negatives
+
     def _check_batch(self) -> None:
         rows = self.per_device_train_batch_size * self.steps_per_generation
         if rows % self.num_generations:

@@ -23,7 +23,7 @@ def plan(run: Run) -> list[str]:
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
         per_epoch = math.ceil(len(data.examples) / batch)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
-    texts = per_generation * (1 + args.num_negatives) + (per_generation if args.algorithm == "remax" else 0)
+    texts = per_generation * (1 + args.drawn_negatives) + (per_generation if args.algorithm == "remax" else 0)
     sample = [run.prompter.job(e.positive) for e in data.examples[:200]]
     prompt = sum(len(job.prompt_ids) for job in sample) / len(sample)
     rollouts = per_generation * K

@@ -197,7 +197,7 @@ class RolloutTrainer(GRPOTrainer):
             self.num_generations,
             self.prompter,
             max_tokens=self.max_completion_length,
-            num_negatives=self.args.num_negatives,
+            num_negatives=self.args.drawn_negatives,
         )
 
     def _replace_flat_groups(self, attempt: int, prompts: list[str], result: Any) -> bool:
