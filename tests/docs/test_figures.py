@@ -39,6 +39,18 @@ CLAIMS = (
         lambda load: [next(point["offered_per_s"] for point in load["curve"] if point["factor"] == 10)],
     ),
     Claim(
+        "benchmarks",
+        "(on the EPYC # of one for the service, # for the client)",
+        "epyc/load",
+        lambda load: [load["curve"][-1]["service_cpu_share"], load["curve"][-1]["client_cpu_share"]],
+    ),
+    Claim(
+        "benchmarks",
+        "came to # at twice the capacity, and to refusals within # ms",
+        "epyc/load_before",
+        lambda load: [load["worked_at"]["2"], load["refusal_ms_p99"]],
+    ),
+    Claim(
         "benchmarks", "for one request (# in the run below)", "overhead", lambda overhead: [overhead["one_plain_ms"]]
     ),
     Claim(
