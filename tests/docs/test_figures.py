@@ -73,8 +73,8 @@ CLAIMS = (
     ),
     Claim(
         "benchmarks",
-        "gained # MiB after its third minute, next to nothing of it in the last ten; the engine's went down to # and up "
-        "to # MiB, from # to #",
+        "gained # MiB after its third minute, next to nothing of it in the last ten; the engine's went down to # and "
+        "up to # MiB, from # to #",
         "epyc/soak",
         lambda soak: soak_memory(soak["each_minute"]),
     ),
