@@ -1,8 +1,8 @@
 """The long runs against hostile input, and what they came to, for docs/security.md.
 
 `python -m tests.hostile.long_runs --seconds 60 --examples 200 --json docs/results/hostile.json` searches every parser
-by coverage for so many seconds, tries so many sequences of requests a round, and writes their figures down; `--page`
-makes the page's table of a file of results. What is found ends it with an error that says how to see it again.
+by coverage for so many seconds, tries so many sequences of requests a round, writes their figures down and makes the
+page's table of them (`--page`: the table alone). What is found ends it with an error that says how to see it again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def main() -> None:
             "sequences": tried(options.examples),
         }
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), json.loads(options.json.read_text())), encoding="utf-8")
+    if options.json.resolve() == RESULTS:  # another file is a trial
+        figures = json.loads(RESULTS.read_text(encoding="utf-8"))
+        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), figures), encoding="utf-8")
 
 
 def searched(name: str, seconds: int) -> dict[str, int]:
