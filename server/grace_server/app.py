@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -52,6 +54,29 @@ _SILENT = (*probes.PATHS, "/metrics")  # asked every few seconds by those who wa
 _CROWD = 64  # requests; fewer inside can always be read, whatever makes the event loop late
 _WATCH_S = 0.2  # how often the engine is asked whether it lives
 
+# Made once: a second of schemas, which every service of a process shares.
+_ROUTES = APIRouter(responses=problems(400, 401, 408, 413, 415, 422, 500, 503))
+for _part in (embed, explain, openai, cohere, tei, index, probes, info, docs, playground):
+    _ROUTES.include_router(_part.router)
+
+
+class _Service(FastAPI):
+    """FastAPI's application, with the routes and the document that all services have."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            title="GRACE", summary="Embeddings that explain themselves", docs_url=None, redoc_url=None, **options
+        )
+        self.router.routes += _ROUTES.routes
+
+    def openapi(self) -> dict[str, Any]:
+        return _document()
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return FastAPI.openapi(_Service())
+
 
 def create_app(
     settings: Settings,
@@ -86,17 +111,8 @@ def create_app(
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
-        title="GRACE",
-        summary="Embeddings that explain themselves",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        responses=problems(400, 401, 408, 413, 415, 422, 500, 503),
-    )
+    app = _Service(lifespan=lifespan)
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
-    for part in (embed, explain, openai, cohere, tei, index, probes, info, docs, playground):
-        app.include_router(part.router)
     docs.mount_assets(app)
     for kind in (ApiError, GraceError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
