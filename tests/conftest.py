@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from hypothesis import settings
 
 from grace.representation import Role
-from tests.support.forked import forked_engines
+from tests.support.forked import forked_engines, in_this_run
 from tests.support.models import CONFIG, Family, make_model
 
 # How long an example takes says how busy the machine is, not whether it holds.
@@ -30,6 +31,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 # The hub's own client asks our servers; imported after that, as in a worker of xdist, it would ask nobody.
 huggingface_hub.constants.HF_HUB_OFFLINE = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # whoever starts the workers
+        run = ExitStack()
+        run.enter_context(in_this_run())
+        config.add_cleanup(run.close)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

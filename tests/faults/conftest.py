@@ -146,15 +146,6 @@ async def command(*flags: str, log: Path, out: Path | None = None) -> AsyncItera
         await service.wait()
 
 
-async def announced(service: Process) -> str:
-    """Where such a service answers, once it does."""
-    assert service.stdout is not None
-    async with asyncio.timeout(180):
-        while " at http" not in (line := (await service.stdout.readline()).decode()):
-            assert line, "it ended"
-    return line.split(" at ")[1].strip()
-
-
 @dataclass
 class World:
     """The disk under a folder and the wall clock of the services that are started with `variables`."""

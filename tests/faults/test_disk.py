@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.faults.conftest import Child, Start, World, announced, command
+from tests.faults.conftest import Child, Start, World, command
+from tests.support.serving import started
 
 FULL = Path("/dev/full")  # where every write says that there is no space
 
@@ -66,12 +67,11 @@ async def test_a_full_disk_under_the_log_costs_lines_and_nothing_else(
 ) -> None:
     """Of the command itself: it starts, with the bars that it draws meanwhile, answers, and ends with its code."""
     flags = [f"--model={model_folder}", f"--data-dir={tmp_path}", f"--engine={engine}"]
-    async with command(*flags, log=FULL) as service:
-        async with httpx.AsyncClient(base_url=await announced(service), timeout=60) as client:
+    with started(FULL, [*flags, "--port=0", "--kv-cache-gib=0.2"], out=tmp_path / "out") as service:
+        async with httpx.AsyncClient(base_url=await service.is_ready(), timeout=60) as client:
             assert (await client.post("/embed", json={"input": "a text"})).status_code == 200
         service.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
-            assert await service.wait() == 0
+        assert await service.ended() == 0
 
 
 async def test_a_wrong_setting_has_its_code_where_nobody_can_be_told_of_it() -> None:

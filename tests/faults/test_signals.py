@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.faults.conftest import Child, Start, announced, command
+from tests.faults.conftest import Child, Start
 from tests.server.conftest import Serve
+from tests.support.serving import started
 
 
 async def test_sigterm_under_load_answers_what_was_accepted_and_refuses_what_comes(start: Start) -> None:
@@ -53,8 +54,9 @@ async def test_sigterm_under_load_loses_nothing_that_vllm_or_an_index_accepted(
     model_folder: Path, tmp_path: Path, serve: Serve
 ) -> None:
     flags = [f"--model={model_folder}", f"--data-dir={tmp_path / 'data'}", "--max-running-requests=2"]
-    async with command(*flags, "--drain-timeout-s=120", log=tmp_path / "log") as service:
-        async with httpx.AsyncClient(base_url=await announced(service), timeout=150) as client:
+    flags += ["--port=0", "--kv-cache-gib=0.2", "--drain-timeout-s=120"]
+    with started(tmp_path / "log", flags) as service:
+        async with httpx.AsyncClient(base_url=await service.is_ready(), timeout=150) as client:
             settings = {"document_mode": "reason"}
             assert (await client.put("/indexes/a", json={"settings": settings})).status_code == 201
             accepted = [asyncio.create_task(client.post("/embed", json={"input": f"text {i}"})) for i in range(40)]
@@ -72,8 +74,7 @@ async def test_sigterm_under_load_loses_nothing_that_vllm_or_an_index_accepted(
             replies = await asyncio.gather(*accepted)
             assert [reply.status_code for reply in replies] == [200] * len(accepted)
             assert all(len(reply.json()["data"]) == 1 for reply in replies)
-        async with asyncio.timeout(60):
-            assert await service.wait() == 0
+        assert await service.ended() == 0
 
     restarted = await serve()
     job = f"/jobs/{uploaded.json()['job']['id']}"

@@ -6,13 +6,10 @@ import asyncio
 import gc
 import json
 import os
-import re
 import signal
 import socket
-import sys
 import threading
 import time
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +26,7 @@ from grace_server.app import create_app
 from grace_server.settings import Settings
 from tests.server.conftest import Serve, until
 from tests.support.models import make_model
+from tests.support.serving import Service, started
 
 SECRET = "Zanzibar marmalade quartet."
 
@@ -82,40 +80,18 @@ async def test_after_the_death_readiness_is_red_while_the_process_still_answers(
 
 
 @asynccontextmanager
-async def process(*flags: str, **variables: str) -> AsyncIterator[Process]:
-    """`grace-serve` as an operator starts it."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "grace_server.cli",
-        "--engine=transformers",
-        "--port=0",
-        *flags,
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
+async def process(folder: Path, *flags: str, **variables: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """`grace-serve` with a real engine, its data and log in a folder, and a client of it."""
+    flags = ("--engine=transformers", "--port=0", f"--data-dir={folder}/data", *flags)
+    with started(folder / "log", flags, {"OMP_NUM_THREADS": "1", **variables}) as child:
+        async with httpx.AsyncClient(base_url=await child.is_ready(), timeout=60) as client:
+            yield child, client
 
 
-async def address(child: Process) -> str:
-    assert child.stdout is not None
-    async with asyncio.timeout(90):
-        line = (await child.stdout.readline()).decode()
-    found = re.search(r"http://\S+", line)
-    assert found, line
-    return found[0]
-
-
-async def inside(client: httpx.AsyncClient, url: str) -> None:
+async def inside(client: httpx.AsyncClient) -> None:
     """Wait until a request has reached the engine."""
     async with asyncio.timeout(20):
-        while "grace_running_requests 1.0" not in (await client.get(f"{url}/metrics")).text:  # noqa: ASYNC110 - over HTTP
+        while "grace_running_requests 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.02)
 
 
@@ -127,30 +103,24 @@ async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones(tmp_pa
         stop_bias=1e-6,
         config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=1500),
     )
-    async with (
-        process(f"--model={folder}", f"--data-dir={tmp_path}/data", GRACE_PROT="1") as child,
-        httpx.AsyncClient(timeout=60) as client,
-    ):
-        url = await address(child)
-        assert (await client.get(f"{url}/readyz")).status_code == 200
+    async with process(tmp_path, f"--model={folder}", GRACE_PROT="1") as (child, client):
+        assert (await client.get("/readyz")).status_code == 200
         body = {"input": SECRET, "max_rationale_tokens": 1500}
-        running = asyncio.create_task(client.post(f"{url}/embed", json=body))
-        await inside(client, url)
+        running = asyncio.create_task(client.post("/embed", json=body))
+        await inside(client)
         child.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.2)
         assert not running.done()
         for path in ("/readyz", "/v1/models"):
-            refused = await client.get(f"{url}{path}")
+            refused = await client.get(path)
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == "draining"
             assert refused.headers["retry-after"]
-        assert (await client.get(f"{url}/livez")).status_code == 200
+        assert (await client.get("/livez")).status_code == 200
         reply = await running
         assert reply.status_code == 200
-        async with asyncio.timeout(20):
-            assert child.stderr is not None
-            logged = (await child.stderr.read()).decode()
-            assert await child.wait() == 0
+        assert await child.ended() == 0
+        logged = child.log.read_text()
         lines = [json.loads(line) for line in logged.splitlines()]
         assert any(line.get("variable") == "GRACE_PROT" for line in lines)
         [done] = [line for line in lines if line.get("route") == "/embed"]
@@ -174,20 +144,15 @@ async def test_a_second_sigterm_forces(tmp_path: Path) -> None:
         stop_bias=1e-6,
         config=CheckpointConfig(max_input_tokens=256, max_rationale_tokens=7000),
     )
-    async with (
-        process(f"--model={folder}", f"--data-dir={tmp_path}/data") as child,
-        httpx.AsyncClient(timeout=60) as client,
-    ):
-        url = await address(child)
+    async with process(tmp_path, f"--model={folder}") as (child, client):
         body = {"input": "a text", "max_rationale_tokens": 7000}
-        running = asyncio.create_task(client.post(f"{url}/embed", json=body))
-        await inside(client, url)
+        running = asyncio.create_task(client.post("/embed", json=body))
+        await inside(client)
         child.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
         assert child.returncode is None
         child.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(8):
-            await child.wait()
+        await asyncio.to_thread(child.wait, seconds=8)
         running.cancel()
 
 

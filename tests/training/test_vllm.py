@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.forked import forked_script
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -22,9 +21,8 @@ ENVIRONMENT = {
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_writes_with_the_weights_of_the_policy(tmp_path: Path, model_folder: Path) -> None:
-    script = Path(__file__).parent / "vllm_colocate.py"
-    command = [sys.executable, str(script), str(model_folder), str(tmp_path)]
-    done = subprocess.run(
-        command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    log = tmp_path / "log"
+    script = Path(__file__).with_name("vllm_colocate.py")
+    process = forked_script(script, [str(model_folder), str(tmp_path)], ENVIRONMENT, log=log)
+    process.join(400)
+    assert process.exitcode == 0, log.read_text()[-4000:]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,12 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from grace import Grace
 from grace.checkpoint import Checkpoint
 from grace.representation import Rationale
-from grace_training.evaluation import general_written
+from grace_training.evaluation import cli, general_written
 from grace_training.evaluation.cli import main
 from grace_training.evaluation.general_lm import LanguageModel
 from grace_training.evaluation.general_tasks import TASKS
 from grace_training.evaluation.report_resample import score
 from grace_training.evaluation.results import Run, read_items, read_run, runs
+from tests.support.forked import forked_script
 from tests.training.evaluation.test_general_data import ROWS, write
 
 TEXTS = (
@@ -265,9 +264,9 @@ def test_rouge_is_one_for_the_summary_itself_and_none_for_other_words() -> None:
 def test_vllm_gives_what_transformers_gives(data: Path, done: Path, tmp_path: Path) -> None:
     # In a process of its own: two of vLLM's engines in one would share its global state.
     command = arguments(data, tmp_path, "vllm", "--tasks", "fever,mmlu,nq_open,perplexity")
-    call = [sys.executable, "-m", "grace_training.evaluation.cli", *command]
-    finished = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-    assert finished.returncode == 0, finished.stderr[-2000:]
+    process = forked_script(Path(cli.__file__), command, {}, log=tmp_path / "log")
+    process.join(300)
+    assert process.exitcode == 0, (tmp_path / "log").read_text()[-2000:]
     ours, theirs = only_run(tmp_path)[1], only_run(done)[1]
     for task in ("fever", "mmlu", "nq_open", "perplexity"):
         one, other = ours.record(task), theirs.record(task)
