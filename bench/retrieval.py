@@ -38,9 +38,9 @@ from grace_server.index.approximate import use_threads
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import RATIONALE_WEIGHT, Collection
 from grace_server.index.edges import Edges
-from grace_server.index.fusion import RANK_CONSTANT, fuse
+from grace_server.index.fusion import FUSION_DEPTH, RANK_CONSTANT, fuse
 from grace_server.index.lexical import search_words
-from grace_server.index.searching import DENSE_WEIGHT, FUSION_DEPTH
+from grace_server.index.searching import DENSE_WEIGHT
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.vector_index import Neighbours
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from grace_server.index.document import Document
 from grace_server.index.errors import InvalidValue, TooLarge
 from grace_server.index.explanation import Explanation, Found, explain
 from grace_server.index.filters import Clause
-from grace_server.index.fusion import fuse, share
+from grace_server.index.fusion import depth_for, fuse_in_stages, share
 from grace_server.index.mean import Mean
 from grace_server.index.model import Model, Represented
 from grace_server.index.settings import check_mode
@@ -23,7 +23,6 @@ from grace_server.index.vector_index import Neighbours
 from grace_server.index.vectors import Floats, checked
 
 Method = Literal["dense", "lexical", "hybrid"]
-FUSION_DEPTH = 200  # candidates of each list that hybrid search fuses
 DENSE_WEIGHT = 0.5  # of the dense list, where the lexical one's is 1; measured in docs/search.md
 
 
@@ -124,7 +123,7 @@ def find(collection: Collection, questions: Sequence[Question], options: Options
     """Answers, and how many milliseconds finding them took. Blocking: belongs on a search thread."""
     began = time.perf_counter()
     reach = options.offset + options.k
-    depth = max(reach, FUSION_DEPTH) if options.method == "hybrid" else reach
+    depth = depth_for(reach) if options.method == "hybrid" else reach
     lists: list[dict[str, Neighbours]] = [{} for _ in questions]
     if options.method != "lexical":
         queries = np.stack([q.vector for q in questions if q.vector is not None])
@@ -138,10 +137,16 @@ def find(collection: Collection, questions: Sequence[Question], options: Options
 
 
 def _answer(collection: Collection, question: Question, lists: dict[str, Neighbours], options: Options) -> Answer:
+    places: dict[str, dict[int, Place]] = {"dense": {}, "lexical": {}}
     if len(lists) == 1:
         [ranked] = lists.values()
     else:
-        ranked = fuse([lists["dense"], lists["lexical"]], weights=(options.dense_weight, 1.0))
+        weights = {"dense": options.dense_weight, "lexical": 1.0}
+        fused = fuse_in_stages(
+            [lists[name] for name in weights], weights=list(weights.values()), reach=options.offset + options.k
+        )
+        ranked = fused.neighbours
+        places = {name: _places(lists[name], weight, fused.depths) for name, weight in weights.items()}
     documents = collection.documents(ranked.labels[: options.offset + options.k])
     # A document that was deleted since the index was asked is passed over, so those before the page are looked up, too.
     found = [
@@ -150,9 +155,6 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
         if label in documents and (options.threshold is None or score >= options.threshold)
     ]
     page = found[options.offset : options.offset + options.k]
-    places: dict[str, dict[int, Place]] = {"dense": {}, "lexical": {}}
-    if len(lists) > 1:
-        places = {"dense": _places(lists["dense"], options.dense_weight), "lexical": _places(lists["lexical"], 1.0)}
     dense, words = places["dense"], places["lexical"]
     explained: list[Explanation | str] | None = None
     mean = None
@@ -180,6 +182,11 @@ def _told(explained: Explanation | str | None) -> tuple[Explanation | None, str 
     return (None, explained) if isinstance(explained, str) else (explained, None)
 
 
-def _places(neighbours: Neighbours, weight: float) -> dict[int, Place]:
+def _places(neighbours: Neighbours, weight: float, depths: Mapping[int, int]) -> dict[int, Place]:
+    """By label, of those places that went into the fused scores."""
     pairs = zip(neighbours.labels.tolist(), neighbours.scores.tolist(), strict=True)
-    return {label: Place(rank, score, share(rank, weight)) for rank, (label, score) in enumerate(pairs, start=1)}
+    return {
+        label: Place(rank, score, share(rank, weight))
+        for rank, (label, score) in enumerate(pairs, start=1)
+        if rank <= depths.get(label, 0)
+    }
