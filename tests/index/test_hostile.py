@@ -8,6 +8,7 @@ import json
 import shutil
 import sqlite3
 import tarfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from grace_server.index.collection import DATABASE, Collection
 from grace_server.index.durable import sha256_of
 from grace_server.index.edges import Edges
 from grace_server.index.errors import InvalidValue, StoreDamaged, TooLarge
+from grace_server.index.lexical import match_expression
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.snapshot import MANIFEST, restore_snapshot, take_snapshot
 from tests.index.invariants import check
@@ -102,6 +104,21 @@ def test_a_word_is_found_however_its_accents_are_written(collection: Collection,
     texts = ("the résumé of it", "the re\u0301sume\u0301 of it", "the resume of it")
     collection.upsert([{"id": str(i), "text": text, "vector": VECTOR} for i, text in enumerate(texts)])
     assert len(collection.lexical(query, 9).labels) == 3
+
+
+@pytest.mark.parametrize("word", ["йод", "한국어", "がっこう", "ἄνθρωπος"])
+def test_a_word_of_any_script_is_found_however_it_is_composed(collection: Collection, word: str) -> None:
+    forms = [unicodedata.normalize(form, word) for form in ("NFC", "NFD")]
+    collection.upsert([{"id": str(i), "text": form, "vector": VECTOR} for i, form in enumerate(forms)])
+    for form in forms:
+        assert len(collection.lexical(form, 5).labels) == 2
+
+
+@pytest.mark.parametrize("query", ["résumé", "Ǻngström", "a_b"])
+def test_a_word_that_is_spelled_one_way_to_the_text_index_is_asked_for_once(query: str) -> None:
+    expression = match_expression(query)
+    assert expression is not None
+    assert " OR " not in expression
 
 
 def nested(levels: int) -> Any:

@@ -30,7 +30,23 @@ def match_expression(query: str) -> str | None:
     composed = unicodedata.normalize("NFC", query)
     words = list(dict.fromkeys(word.lower() for word in _WORD.findall(composed)))
     words = [word for word in words if word not in STOPWORDS] or words
-    return " OR ".join(f'"{word}"' for word in words[:MAX_TERMS]) or None
+    return " OR ".join(f'"{spelling}"' for word in words[:MAX_TERMS] for spelling in _spellings(word)) or None
+
+
+def _spellings(word: str) -> list[str]:
+    """A composed word, and the same taken apart (as macOS writes file names) where FTS5 does not hold them equal.
+
+    It takes accents off the Latin alphabet alone: of what is a letter of another one, Korean, Cyrillic and Greek say,
+    the two are different words to it.
+    """
+    apart = unicodedata.normalize("NFD", word)
+    return [word] if apart == word or all(map(_is_unaccented, word)) else [word, apart]
+
+
+def _is_unaccented(character: str) -> bool:
+    """Whether FTS5 reads a composed character as it reads its parts."""
+    apart = unicodedata.normalize("NFD", character)
+    return apart == character or apart[0].isascii() or not character.isalpha()
 
 
 def add(connection: Connection, labels: Sequence[int]) -> None:
