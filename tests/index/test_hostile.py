@@ -165,6 +165,21 @@ def test_a_hostile_document_refuses_its_batch_naming_the_field(
     assert collection.page() == []
 
 
+def test_a_vector_is_refused_that_is_too_long_for_its_inner_products(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path, Edges())
+    try:
+        collection = catalog.create("a", CollectionSettings(metric="dot"), dimensions=2, fingerprint=None)
+        with pytest.raises(InvalidValue, match=r"length 2.0e[+]19, the limit is 1.8e[+]19") as refused:
+            collection.upsert([{"id": "a", "vector": [1, 1]}, {"id": "b", "vector": [2e19, 0]}])
+        assert refused.value.param == "documents[1].vector"
+        collection.upsert([{"id": "a", "vector": [1.8e19, 0]}, {"id": "b", "vector": [-1.8e19, 0]}])
+        [found] = collection.dense(np.array([[1.8e19, 0]], dtype=np.float32), 2)
+        assert found.labels.tolist() == [1, 2]
+        assert np.isfinite(found.scores).all()
+    finally:
+        catalog.close()
+
+
 def test_an_id_twice_in_a_batch_is_refused(collection: Collection) -> None:
     with pytest.raises(InvalidValue, match=r"documents\[2\].id is the same as documents\[0\].id"):
         collection.upsert([{"id": i, "text": "t", "vector": VECTOR} for i in ("a", "b", "a")])

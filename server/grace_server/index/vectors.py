@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ from grace_server.index.errors import InvalidValue, StoreDamaged
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Precision = Literal["float32", "float16"]
+
+# Of a vector whose length counts: the product of two, as of any parts of them, is a number that float32 can hold.
+LONGEST = math.sqrt(float(np.finfo(np.float32).max)) * (1 - 1e-3)
 
 _DTYPES: dict[Precision, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
@@ -49,6 +53,8 @@ def checked_together(vectors: Sequence[object], *, dimensions: int | None, norma
         rows = unit(rows)
         if not rows.any(axis=1).all():
             return None
+    elif (np.linalg.norm(rows, axis=1) > LONGEST).any():
+        return None
     return rows.astype(np.float32)
 
 
@@ -56,8 +62,8 @@ def checked(values: object, *, dimensions: int | None, normalize: bool, param: s
     """(H,) float32 of a vector given by a caller, at length 1 if `normalize`.
 
     Raises:
-        InvalidValue: not a list of finite numbers that float32 can hold, of the wrong length, or of length 0 where a
-            direction is needed.
+        InvalidValue: not a list of finite numbers that float32 can hold, of the wrong number of dimensions, of length 0
+            where a direction is needed, or so long that scores could be infinite.
     """
     try:
         vector: npt.NDArray[np.floating] = np.asarray(values, dtype=np.float64)
@@ -77,4 +83,10 @@ def checked(values: object, *, dimensions: int | None, normalize: bool, param: s
         vector = unit(vector)
         if not vector.any():
             raise InvalidValue(f"{param} is a zero vector, which has no direction to compare", param=param)
+    elif (length := float(np.linalg.norm(vector))) > LONGEST:
+        raise InvalidValue(
+            f"{param} has length {length:.1e}, the limit is {LONGEST:.1e}: inner products of longer vectors are not "
+            "numbers that float32 can hold",
+            param=param,
+        )
     return vector.astype(np.float32)
