@@ -45,6 +45,14 @@ def test_where_nothing_differs_all_lie_in_the_middle(vectors: Floats) -> None:
     assert not plane.place(vectors.astype(np.float32)).any()
 
 
+@pytest.mark.parametrize("length", [1e-3, 1e19])
+def test_the_picture_is_the_same_however_long_the_vectors_are(length: float) -> None:
+    vectors = spread(2, 50, 30)
+    plane, scaled = plane_of(vectors), plane_of(vectors * np.float32(length))
+    assert scaled.explained == pytest.approx(plane.explained, rel=1e-4)
+    assert scaled.place(vectors * np.float32(length)) / length == pytest.approx(plane.place(vectors), abs=1e-3)
+
+
 def test_the_same_vectors_give_the_same_picture() -> None:
     vectors = spread(1, 50, 30)
     assert np.array_equal(plane_of(vectors).place(vectors), plane_of(vectors.copy()).place(vectors))

@@ -7,6 +7,7 @@ the plane are not always neighbours in the space; `explained` says how much of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +44,13 @@ def plane_of(
     """
     count, width = vectors.shape
     centre = vectors.mean(axis=0, dtype=np.float64) if count else np.zeros(width)
-    spread = (vectors - centre).astype(np.float32)  # (N, H)
-    total = float(np.square(spread, dtype=np.float64).sum())
-    if total < 1e-12 * max(1, count):
+    from_centre = vectors - centre
+    if float(np.square(from_centre).sum()) < 1e-12 * max(1, count):
         return Plane(centre, np.zeros((2, width)), (0.0, 0.0))
+    # By a power of two, which changes no direction: products of long vectors are no numbers that float32 can hold.
+    _, exponent = math.frexp(float(np.abs(from_centre).max()))
+    spread = np.ldexp(from_centre, -exponent).astype(np.float32)  # (N, H)
+    total = float(np.square(spread, dtype=np.float64).sum())
     block = np.random.default_rng(0).standard_normal((width, min(_BLOCK, width)))  # (H, B)
     for _ in range(_ROUNDS):
         block, _ = np.linalg.qr((spread.T @ (spread @ block.astype(np.float32))).astype(np.float64))
