@@ -153,6 +153,25 @@ def test_what_is_exported_is_built_again_equal(
         assert mine == other
 
 
+def test_an_empty_rationale_that_was_given_is_exported_and_built_again(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [{"id": "1", "text": "a river", "rationale": ""}, {"id": "2", "text": "a bridge"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "a.csv").write_text("id,text,rationale\n1,a river,\n")
+    shell("build", "--index", "a", tmp_path / "a.jsonl")
+    capsys.readouterr()
+    assert shell("export", "--index", "a") == 0
+    (tmp_path / "b.jsonl").write_text(capsys.readouterr().out)
+    shell("build", "--index", "b", tmp_path / "b.jsonl")
+    shell("build", "--index", "c", tmp_path / "a.csv")
+    given = {}
+    for name in ("a", "b", "c"):
+        for collection in shell.collection(name):
+            given[name] = [document.given for document in collection.page()]
+    assert given == {"a": ["rationale", "text"], "b": ["rationale", "text"], "c": ["text"]}
+
+
 def exported(shell: Shell, index: str, path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """The file that `export --vectors` writes of an index."""
     capsys.readouterr()

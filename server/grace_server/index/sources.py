@@ -100,7 +100,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
         "id": str(record[columns.id]),
         "text": "\n\n".join(str(part) for part in parts),
         "metadata": {**rest, **(metadata or {})},
-        "rationale": record.get("rationale") or None,
+        "rationale": record.get("rationale"),
         "vector": record.get("vector"),
         "fingerprint": record.get("fingerprint"),
         "made_with": record.get("made_with"),
@@ -140,9 +140,10 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Any]]:
             row.pop(None, None)  # cells beyond the header's
             if isinstance(vector := row.get("vector"), str):
                 where = f"{path.name}, record {number}, vector"
-                yield number, {**row, "vector": _json(vector, where) if vector else None}
-            else:
-                yield number, row
+                row = {**row, "vector": _json(vector, where) if vector else None}
+            if row.get("rationale") == "":  # an empty cell says nothing, where other kinds can say null
+                row = {**row, "rationale": None}
+            yield number, row
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
