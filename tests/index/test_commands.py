@@ -495,6 +495,8 @@ def damaged_parquet() -> bytes:
         ("a.jsonl", '{"id": "1", "metadata": [1]}\n', "record 1, metadata: must be an object"),
         ("a.jsonl", '{"id": "1", "vector": 5}\n', "record 1, vector: must be a list of numbers"),
         ("a.jsonl", '{"id": "1", "made_with": "mean"}\n', "record 1, made_with: must be an object"),
+        ("a.jsonl", '{"id": "1", "vector": [1], "fingerprint": [1]}\n', "record 1, fingerprint: must be a text"),
+        ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("a.docx", "", "not a kind of file this reads"),
         ("a.csv", "id,text,year\n1,a,many\n", "is no number"),
         ("a.csv", "id,text,vector\n1,a,[1\n", "record 1, vector: not JSON"),

@@ -18,7 +18,7 @@ from grace_server.index.errors import InvalidValue
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
 _KNOWN = ("id", "text", "metadata", "rationale", "vector", "fingerprint", "made_with")
-_JSON_NAMES = {dict: "an object", list: "a list of numbers"}
+_JSON_NAMES = {dict: "an object", list: "a list of numbers", str: "a text"}
 _PARQUET_ROWS = 1_024
 _CSV_FIELD = 16 * 1024 * 1024  # characters; a longer field is an open quote that swallows rows
 _UNREADABLE = (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
@@ -90,6 +90,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
         ("metadata", metadata, dict),
         ("vector", record.get("vector"), list),
         ("made_with", record.get("made_with"), dict),
+        ("fingerprint", record.get("fingerprint"), str),
     ):
         if value is not None and not isinstance(value, kind):
             raise InvalidValue(f"{where}, {name}: must be {_JSON_NAMES[kind]}", param="source")
@@ -111,7 +112,7 @@ def _document(record: Any, columns: Columns, where: str) -> dict[str, Any]:
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidValue(f"{where}: not JSON: {error}", param="source") from error
 
 
