@@ -135,6 +135,18 @@ def test_documents_are_built_from_files_and_again_without_embedding_twice(
     assert shell("verify", "--index", "a") == 0
 
 
+@pytest.mark.parametrize("kind", ["a.jsonl", "a.csv", "a"])
+def test_a_byte_order_mark_is_no_part_of_a_text(shell: Shell, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / kind
+    records = {"a.jsonl": '{"id": "1.txt", "text": "a river"}', "a.csv": "id,text\n1.txt,a river"}
+    if kind == "a":
+        source.mkdir()
+    (source / "1.txt" if kind == "a" else source).write_text(records.get(kind, "a river"), encoding="utf-8-sig")
+    assert shell("build", "--index", "a", source) == 0
+    for collection in shell.collection():
+        assert [(document.id, document.text) for document in collection.page()] == [("1.txt", "a river")]
+
+
 def test_what_is_exported_is_built_again_equal(
     shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,7 +173,7 @@ def _parquet_file(path: Path) -> Iterator[Any]:
 def _folder(path: Path) -> Iterator[dict[str, Any]]:
     for file in _files(path):
         name = file.relative_to(path).as_posix()
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
         yield {"id": name, "text": text, "metadata": {"path": name}, "place": name}
 
 
