@@ -99,6 +99,13 @@ def test_only_its_owner_may_look_into_an_index(collection: Collection) -> None:
     assert collection.folder.stat().st_mode & 0o077 == 0
 
 
+def test_only_its_owner_may_look_into_a_restored_index(
+    catalog: Catalog, collection: Collection, tmp_path: Path
+) -> None:
+    take_snapshot(collection, tmp_path / "a.snapshot", catalog.edges)
+    assert restore_snapshot(catalog, tmp_path / "a.snapshot", "b").folder.stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize("query", ["résumé", "re\u0301sume\u0301", "RESUME"])
 def test_a_word_is_found_however_its_accents_are_written(collection: Collection, query: str) -> None:
     texts = ("the résumé of it", "the re\u0301sume\u0301 of it", "the resume of it")

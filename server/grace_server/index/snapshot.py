@@ -92,7 +92,7 @@ def restore_snapshot(catalog: Catalog, path: Path, name: str) -> Collection:
     check_name(name)
     catalog.check_free(name)
     half = catalog.folder / f"{NEW}{catalog.edges.new_id()}"
-    half.mkdir()
+    half.mkdir(mode=0o700)  # what it will hold is private
     try:
         _unpack(path, half / DATABASE)
         _adapt(half, name, catalog.edges)
