@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 
 from grace_server.errors import ApiError
+from grace_server.index import reading
 from grace_server.index.catalog import Catalog
 from grace_server.index.collection import DATABASE, Collection
+from grace_server.index.document import Document
 from grace_server.index.durable import sha256_of
 from grace_server.index.edges import Edges
 from grace_server.index.errors import InvalidValue, StoreDamaged, TooLarge
 from grace_server.index.lexical import match_expression
+from grace_server.index.searching import Options, Question, find
 from grace_server.index.settings import CollectionSettings
 from grace_server.index.snapshot import MANIFEST, restore_snapshot, take_snapshot
 from tests.index.invariants import check
@@ -185,6 +188,23 @@ def test_a_vector_is_refused_that_is_too_long_for_its_inner_products(tmp_path: P
         assert np.isfinite(found.scores).all()
     finally:
         catalog.close()
+
+
+def test_texts_of_hits_that_are_passed_over_are_not_read(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.upsert([{"id": str(i), "text": "t", "vector": [1, i, 0, 0]} for i in range(30)])
+    read: list[str] = []
+    as_ever = reading._document
+
+    def noted(row: tuple[Any, ...]) -> Document:
+        read.append(row[1])
+        return as_ever(row)
+
+    monkeypatch.setattr(reading, "_document", noted)
+    question, options = Question("t", np.array(VECTOR, dtype=np.float32)), Options(k=2, offset=20)
+    [answer], _ = find(collection, [question], options)
+    assert [hit.document.id for hit in answer.hits] == read == ["20", "21"]
 
 
 def test_an_id_twice_in_a_batch_is_refused(collection: Collection) -> None:

@@ -181,6 +181,15 @@ class Collection:
         """Those of the labels that are still there."""
         return self.store.read(lambda c: reading.by_label(c, labels))
 
+    def documents_after(self, labels: Labels, passed_over: int) -> dict[int, Document]:
+        """Those of (N,) labels that are still there, but for the first so many, whose texts are not read."""
+
+        def work(connection: Connection) -> dict[int, Document]:
+            wanted = reading.still_there(connection, labels)[passed_over:] if passed_over else labels
+            return reading.by_label(connection, wanted)
+
+        return self.store.read(work)
+
     def page(
         self, *, after: str = "", limit: int = 100, clause: Clause | None = None, state: str | None = None
     ) -> list[Document]:

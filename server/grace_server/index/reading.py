@@ -62,6 +62,16 @@ def by_label(connection: Connection, labels: Labels) -> dict[int, Document]:
     return {row[0]: _document(row) for row in rows}
 
 
+def still_there(connection: Connection, labels: Labels) -> Labels:
+    """Those of (N,) labels that are still there, in their order; nothing of the documents is read."""
+    there = _labels(
+        connection,
+        "SELECT label FROM document WHERE label IN (SELECT value FROM json_each(?))",
+        (json.dumps(labels.tolist()),),
+    )
+    return labels[np.isin(labels, there)]
+
+
 def page(connection: Connection, *, after: str, limit: int, clause: Clause | None, state: str | None) -> list[Document]:
     """Documents in the order of their ids, those after an id."""
     condition, parameters = ("1", ()) if clause is None else (clause.sql, clause.parameters)

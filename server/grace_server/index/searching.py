@@ -147,14 +147,15 @@ def _answer(collection: Collection, question: Question, lists: dict[str, Neighbo
         )
         ranked = fused.neighbours
         places = {name: _places(lists[name], weight, fused.depths) for name, weight in weights.items()}
-    documents = collection.documents(ranked.labels[: options.offset + options.k])
-    # A document that was deleted since the index was asked is passed over, so those before the page are looked up, too.
     found = [
         (label, score)
         for label, score in zip(ranked.labels.tolist(), ranked.scores.tolist(), strict=True)
-        if label in documents and (options.threshold is None or score >= options.threshold)
-    ]
-    page = found[options.offset : options.offset + options.k]
+        if options.threshold is None or score >= options.threshold
+    ][: options.offset + options.k]
+    # A document that was deleted since the index was asked is passed over, so those before the page are looked up, too.
+    labels = np.array([label for label, _ in found], dtype=np.int64)
+    documents = collection.documents_after(labels, options.offset)
+    page = [(label, score) for label, score in found if label in documents]
     dense, words = places["dense"], places["lexical"]
     explained: list[Explanation | str] | None = None
     mean = None
