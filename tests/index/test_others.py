@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from grace_server.index.mapping import Maps
 from grace_server.index.model import Represent
 from grace_server.index.routes import collections
 from grace_server.index.settings import CollectionSettings
+from grace_server.index.vector_index import VectorIndex
 from tests.index.conftest import OpenService
 from tests.server.conftest import until
 
@@ -72,6 +74,37 @@ def test_a_search_in_the_moment_of_a_write_does_not_hide_the_document_from_later
         collection.upsert([{"id": "2", "vector": [1, 0.1, 0, 0], "metadata": {"lang": "fr"}}])
         assert moment.act is None
         assert found(collection, not_german) == {"1", "2"}
+
+
+def test_an_index_that_missed_a_write_is_read_anew_once_for_all_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment, searches, begun = Moment(FaultPoint.AFTER_COMMIT), 4, threading.Barrier(5)
+    reads: list[Collection] = []
+    loaded, exclusively = Collection._loaded, Collection._exclusively
+
+    def counted(collection: Collection) -> VectorIndex:
+        reads.append(collection)
+        return loaded(collection)
+
+    def together(collection: Collection, act: Callable[[], None]) -> None:
+        begun.wait(10)  # all have seen that it is stale
+        exclusively(collection, act)
+
+    def fail() -> None:
+        raise OSError("no memory, say")
+
+    with two_indexes(tmp_path, moment) as (_, collection):
+        moment.act = fail
+        with pytest.raises(OSError, match="no memory"):
+            collection.upsert([{"id": "1", "vector": [1, 0, 0, 0]}])
+        monkeypatch.setattr(Collection, "_loaded", counted)
+        monkeypatch.setattr(Collection, "_exclusively", together)
+        with ThreadPoolExecutor(searches) as threads:
+            asked = [threads.submit(collection.dense, QUERY, 1) for _ in range(searches)]
+            begun.wait(10)
+            assert [one.result()[0].labels.tolist() for one in asked] == [[1]] * searches
+    assert reads == [collection]
 
 
 def test_a_filter_may_list_thousands_of_long_texts(tmp_path: Path) -> None:

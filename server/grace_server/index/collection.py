@@ -284,13 +284,7 @@ class Collection:
 
     def reload(self) -> None:
         """Throw the index away and read it again from SQLite."""
-
-        def swap() -> None:
-            self.index = self._loaded()
-            self._applied += 1
-            self._stale.clear()
-
-        self._exclusively(swap)
+        self._exclusively(self._read_anew)
 
     def close(self) -> None:
         """Finish writes under way, stop a build under way, let go of everything."""
@@ -316,7 +310,13 @@ class Collection:
 
     def _freshen(self) -> None:
         if self._stale.is_set():
-            self.reload()
+            # Of several searches that come at once the first does it for all.
+            self._exclusively(lambda: self._read_anew() if self._stale.is_set() else None)
+
+    def _read_anew(self) -> None:
+        self.index = self._loaded()
+        self._applied += 1
+        self._stale.clear()
 
     def _exclusively(self, act: Callable[[], None]) -> None:
         def then(_: None) -> None:
