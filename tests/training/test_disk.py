@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from grace.checkpoint import Checkpoint
+from grace_training import checkpoints
 from grace_training.cli import main
+from grace_training.run import Run
+from grace_training.trainer import GraceTrainer
 
 
 @contextmanager
@@ -49,6 +52,47 @@ def test_what_was_complete_before_still_is(words: list[str], tmp_path: Path) -> 
     assert Checkpoint.load(tmp_path / "run" / "final").fingerprint == before
     assert (tmp_path / "run" / "checkpoint-2" / "grace.json").exists()
     assert not (tmp_path / "run" / "checkpoint-3").exists()
+
+
+@pytest.mark.parametrize("method", ["grace", "contrastive"])
+def test_the_last_whole_checkpoint_stays_until_the_next_is_whole(
+    words: list[str], tmp_path: Path, monkeypatch: Any, method: str
+) -> None:
+    """Under `save_total_limit`, which transformers sees to before a checkpoint is marked."""
+    run, save = tmp_path / "run", checkpoints.save_config
+
+    def full(config: Any, folder: Path) -> None:
+        if folder.name == "checkpoint-2":
+            raise OSError(28, "No space left on device")
+        save(config, folder)
+
+    words = [*words, f"method={method}", "save_total_limit=1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save_config", full)
+        assert main(words) == 2
+    assert checkpoints.latest(run) == run / "checkpoint-1"
+    assert main([*words, "--resume"]) == 0
+    assert [folder.name for folder in run.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_checkpoint_that_is_written_over_is_not_whole_meanwhile(
+    words: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "run" / "checkpoint-1"
+    folder.mkdir(parents=True)
+    (folder / "grace.json").write_text("{}", encoding="utf-8")
+    seen = []
+
+    def look(*_: Any, **__: Any) -> None:
+        seen.append(checkpoints.is_whole(folder))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GraceTrainer, "save_model", look)
+    monkeypatch.setattr(Run, "_settle_in", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        main(words)
+    assert seen == [False]
+    assert not checkpoints.is_whole(folder)
 
 
 def test_a_folder_that_cannot_be_is_named(words: list[str], tmp_path: Path, capsys: Any) -> None:

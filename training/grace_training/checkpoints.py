@@ -11,32 +11,48 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from grace.checkpoint import CONFIG_FILE, CheckpointConfig, save_config
 from grace_training.errors import SaveFailed
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 STATE_FILE = "trainer_state.json"  # of transformers
 
 
 @contextmanager
-def whole_or_nothing(folder: Path, config: CheckpointConfig, *, main: bool) -> Iterator[None]:
+def whole_or_nothing(folder: Path, config: CheckpointConfig, trainer: Trainer) -> Iterator[None]:
     """Runs what writes `folder`, then marks it as complete; on failure removes it.
+
+    Older checkpoints go only then: transformers removes those over `save_total_limit` before this one is marked, and
+    what fails after that would leave none.
 
     Raises:
         SaveFailed: the disk is full, or the folder cannot be written.
     """
+    args = trainer.args
+    limit, args.save_total_limit = args.save_total_limit, None
     try:
+        if args.should_save:
+            (folder / CONFIG_FILE).unlink(missing_ok=True)  # the mark of another that was saved under this name
         yield
-        if main:
+        if args.should_save:
             save_config(config, folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch.save reports a full disk as RuntimeError, safetensors as its own.
-        if main:
+        if args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
         raise SaveFailed(f"{folder} could not be written whole and was removed: {error}") from error
+    finally:
+        args.save_total_limit = limit
+    if args.should_save:
+        from transformers.trainer_utils import rotate_checkpoints  # slow to import
+
+        rotate_checkpoints(str(folder.parent), limit, trainer.state.best_model_checkpoint, use_mtime=True)
 
 
 def is_whole(folder: Path) -> bool:

@@ -107,7 +107,7 @@ class GraceTrainer(PayingTrainer):
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         config = stamped(self.prompter.checkpoint.config, self.provenance and replace(self.provenance, steps=step))
-        with checkpoints.whole_or_nothing(folder, config, main=self.args.should_save):
+        with checkpoints.whole_or_nothing(folder, config, self):
             super()._save_checkpoint(model, trial)
 
     def evaluate(self, *_: object, metric_key_prefix: str = "eval", **__: object) -> dict[str, float]:

@@ -81,7 +81,7 @@ class BaselineTrainer(SentenceTransformerTrainer):
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         config = stamped(self.checkpoint_config, self.provenance and replace(self.provenance, steps=step))
-        with checkpoints.whole_or_nothing(folder, config, main=self.args.should_save):
+        with checkpoints.whole_or_nothing(folder, config, self):
             super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
