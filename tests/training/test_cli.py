@@ -13,7 +13,7 @@ import torch
 from grace.checkpoint import Checkpoint
 from grace.engines.transformers import TransformersEngine
 from grace.prompt import Prompter
-from grace_training import curves, export, heldout
+from grace_training import checkpoints, curves, export, heldout
 from grace_training.checkpoints import trained_on
 from grace_training.cli import main
 from grace_training.deviations import ALWAYS, deviations
@@ -23,6 +23,7 @@ from grace_training.evaluation.report_entries import entries
 from grace_training.export import Provenance
 from grace_training.recipe import load_recipe
 from grace_training.run import Run
+from grace_training.trainer import GraceTrainer
 from tests.training.conftest import MakeTrainer, embed, examples
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
@@ -104,6 +105,30 @@ def test_a_run_that_goes_on_has_one_history(words: list[str], tmp_path: Path) ->
     assert [step for step, _ in measured[1]] == [0, 1, 2, 3]
     for (_, once), (_, twice) in zip(*measured, strict=True):
         assert twice == pytest.approx(once, abs=1e-5)
+
+
+def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_no_later_one(words: list[str], tmp_path: Path) -> None:
+    """If it is cut short, the next --resume goes on with it, and not with what the run had been before."""
+    run = tmp_path / "run"
+    assert main([*words, "max_steps=3"]) == 0
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(GraceTrainer, "_save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main([*words, "max_steps=3", "learning_rate=1e-2", "--resume", str(run / "checkpoint-1")])
+    assert checkpoints.latest(run) == run / "checkpoint-1"
+    kept = sorted(p.parent.name for p in run.glob("superseded-*/checkpoint-*/model.safetensors"))
+    assert kept == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_weights_alone_are_nothing_to_resume_from(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main([*words, "save_only_model=true"]) == 0
+    assert main([*words, "max_steps=3", "--resume"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"nothing to resume from: {tmp_path / 'run' / 'checkpoint-2'} holds weights alone" in error
 
 
 def test_a_second_run_is_not_mixed_with_the_first(words: list[str], tmp_path: Path, capsys: Any) -> None:

@@ -62,13 +62,23 @@ def is_whole(folder: Path) -> bool:
 
 def latest(output_dir: Path) -> Path | None:
     """The newest complete checkpoint of a run."""
+    return max(filter(is_whole, after(output_dir, -1)), key=_number, default=None)
+
+
+def after(output_dir: Path, step: int) -> list[Path]:
+    """Checkpoints of later steps, whole or not."""
     found = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    return max(filter(is_whole, found), key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+    return [p for p in found if _number(p) > step]
 
 
 def can_resume(folder: Path) -> bool:
     """Whether it is complete and knows how far its run had come; a finished checkpoint does not."""
     return is_whole(folder) and (folder / STATE_FILE).exists()
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether it holds more than weights: random states are saved with the optimizer's, by one name everywhere."""
+    return any(folder.glob("rng_state*.pth"))
 
 
 def step(folder: Path) -> int:
@@ -80,3 +90,7 @@ def trained_on(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Sources that a checkpoint's weights, and those it began from, were trained on, with their fingerprints."""
     sources: dict[str, Any] = {**(provenance.get("base_data") or {}), **(provenance.get("data") or {})}
     return {name: str(fingerprint) for name, fingerprint in sources.items() if not name.startswith("held out")}
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))

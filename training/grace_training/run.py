@@ -121,6 +121,11 @@ class Run:
         found = checkpoints.latest(self.folder) if wanted == "latest" else Path(wanted)
         if found is None or not checkpoints.can_resume(found):
             raise BadRecipe(f"nothing to resume from: no complete checkpoint at {found or self.folder}")
+        if not checkpoints.has_progress(found):
+            raise BadRecipe(
+                f"nothing to resume from: {found} holds weights alone, as save_only_model asks: a run would go on "
+                "from it under another optimizer state and other random numbers"
+            )
         return str(found)
 
     def train(self, resume: str | None = None) -> Path:
@@ -144,7 +149,10 @@ class Run:
     def _settle_in(self, resume: str | None) -> None:
         """See to it that the folder holds nothing that this run would be mixed with."""
         if resume is not None:
-            heldout.rewind(self.folder, checkpoints.step(Path(resume)))
+            step = checkpoints.step(Path(resume))
+            heldout.rewind(self.folder, step)
+            # Of the run as it went on before: the next `--resume` would take the newest of them for this run's.
+            self._set_aside(checkpoints.after(self.folder, step), "superseded-")
             return
         saved = sorted(self.folder.glob("checkpoint-*"))
         partial = [folder for folder in saved if not checkpoints.is_whole(folder)]
@@ -156,11 +164,14 @@ class Run:
             )
         # A run that ended before it left any weights cannot be gone on with: it begins anew. What it was about to
         # save when it was killed is no checkpoint, but may be another trainer's: it is set aside, not removed.
-        for folder in partial:
-            folder.replace(Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.folder)) / folder.name)
+        self._set_aside(partial, "unfinished-")
         for name in (heldout.RECORD, HISTORY):
             if (self.folder / name).exists():
                 (self.folder / name).replace(self.folder / f"{name}.old")
+
+    def _set_aside(self, folders: list[Path], prefix: str) -> None:
+        for folder in folders:
+            folder.replace(Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder)) / folder.name)
 
     def _before(self) -> dict[str, float]:
         """The held-out figures from before the first step of the run that is gone on with."""
