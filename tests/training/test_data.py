@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,7 @@ def test_a_folder_is_all_its_files_and_the_fingerprint_follows_the_rows(tmp_path
         ('{"query": "q", "positive": "p", "negative": 3}', "a negative must be"),
         ("[1]", "must be an object, not list"),
         ('{"query": ', "not JSON"),
+        pytest.param("[" * 100_000, "not JSON", id="brackets"),
     ],
 )
 def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path, line: str, reason: str) -> None:
@@ -185,6 +186,28 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read(str(tmp_path / "empty.jsonl"), "supervised")
     with pytest.raises(BadData, match="columns maps title"):
         read(str(tmp_path / "a.txt"), "unsupervised", columns={"title": "t"})
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("a.jsonl.gz", lambda packed: packed[:-15]),
+        ("a.jsonl.gz", lambda packed: packed[:10] + b"\7" + packed[11:]),  # a block of a type that is none
+        ("a.jsonl.gz", lambda packed: packed[:-8] + bytes(8)),  # a checksum of something else
+        ("a.csv.gz", lambda packed: packed[:-15]),
+        ("a.txt.gz", lambda packed: b"not packed at all"),
+        ("a.jsonl.xz", lambda packed: packed[:-20]),
+        ("a.jsonl.xz", lambda packed: b"not packed at all"),
+        ("a.parquet", lambda packed: b"PAR1 and no more PAR1"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, spoil: Callable[[bytes], bytes]) -> None:
+    """A download that broke off, for one: no skipping of bad rows makes up for what is not there."""
+    rows = "".join(json.dumps({"query": f"{n} {n**7}", "positive": f"p{n}"}) + "\n" for n in range(200)).encode()
+    packed = lzma.compress(rows) if name.endswith(".xz") else gzip.compress(rows)
+    (tmp_path / name).write_bytes(spoil(packed))
+    with pytest.raises(BadData, match=f"{tmp_path / name}: (damaged|no Parquet)"):
+        read(str(tmp_path / name), "unsupervised", skip_bad=True)
 
 
 def test_symmetric_rows_swap_query_and_positive(tmp_path: Path) -> None:

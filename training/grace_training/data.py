@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _OTHER_NAMES = {
     "query": ("anchor", "question"),
     "text": ("sentence",),
 }
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # of a packed file
 _CSV_FIELD = 10_000_000  # characters; a longer field is an open quote that swallows rows
 
 
@@ -186,15 +188,16 @@ def _kind(path: Path) -> str | None:
 
 
 def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each row of a file with the line it came from; in place of a row that cannot be read, its `BadData`."""
+    """Each row of a file with the line it came from; in place of a row that cannot be read, its `BadData`.
+
+    Raises:
+        BadData: the file is of no known kind, or damaged.
+    """
     kind = _kind(path)
     if kind is None:
         raise BadData(f"{path}: not a .jsonl, .csv, .parquet or .txt file (packed with .gz or .xz, or not)")
     if kind == "parquet":
-        import pyarrow.parquet
-
-        for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
-            yield f"{path.name}:{number}", row
+        yield from _parquet_rows(path)
         return
     with open_text(path, newline="" if kind == "csv" else None) as stream:
         try:
@@ -210,6 +213,20 @@ def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
                     yield where, _parsed(line, where)
         except UnicodeDecodeError as error:
             raise BadData(f"{path}: not UTF-8 at byte {error.start}") from error
+        except _DAMAGE as error:
+            raise BadData(f"{path}: damaged, or not packed as its name says: {error}") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        found = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BadData(f"{path}: no Parquet that can be read: {error}") from error
+    for number, row in enumerate(found, start=1):
+        yield f"{path.name}:{number}", row
 
 
 def _csv_rows(stream: TextIO, name: str) -> Iterator[tuple[str, Any]]:
@@ -238,7 +255,7 @@ def _csv_rows(stream: TextIO, name: str) -> Iterator[tuple[str, Any]]:
 def _parsed(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets within brackets
         # Handed on in place of the row, so that skipping and counting happen in one place.
         return BadData(f"{where}: not JSON: {error}")
 
