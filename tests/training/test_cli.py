@@ -408,10 +408,31 @@ def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, 
         ("reward.contrast=1", "reward.contrast must be a text, not 1"),
         ("reward.skip_duplicates=1", "reward.skip_duplicates must be true or false, not 1"),
         ("reward.dimensions=32", "reward.dimensions must be a list of whole numbers above 0, not 32"),
+        ("reward.overlong_buffer=-5", "reward.overlong_buffer must not be negative"),
+        ("seed.sub=1", "'seed.sub=1' reaches into seed, which is 7 and no mapping"),
+        ("instruction={query", "'instruction={query' cannot be read"),
+        ("instruction={reader: x}", "instruction must be a text, or one for each of document, query"),
+        ("limit=few", "limit must be a whole number, not 'few'"),
+        ("limit=0", "limit must be at least 1, not 0"),
+        ("eval_limit=1.5", "eval_limit must be a whole number, not 1.5"),
+        ("lora_rank=-1", "lora_rank must be at least 0, not -1"),
+        ("skip_bad=maybe", "skip_bad must be true or false, not 'maybe'"),
+        ("columns=[a]", "columns must map our columns to the data's"),
+        ("data=5", "data must be a file, a list of files, or the name of a hub dataset, not 5"),
+        ("output_dir=2026", "output_dir must be a text, not 2026: quote it"),
+        ("max_steps=", "max_steps must be a whole number, not ''"),
+        ("max_steps=null", "max_steps must be a whole number, not None"),
+        ("num_negatives=1.5", "num_negatives must be a whole number, not 1.5"),
+        ("symmetric=maybe", "symmetric must be true or false, not 'maybe'"),
+        ("learning_rate=-1", "learning_rate must be finite and not negative"),
+        ("gradient_accumulation_steps=0", "gradient_accumulation_steps must be at least 1, not 0"),
+        ("max_input_tokens=0", "max_input_tokens must be at least 1, not 0"),
+        ("temperature=0", "temperature must be above 0"),
+        ("pool_in=nowhere", "pool_in must be one of generation, logprob, forward"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line_of_error(words: list[str], word: str, message: str, capsys: Any) -> None:
-    assert main([*words, word]) == 2
+    assert main([*words, "seed=7", word, "--dry-run"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("grace-train: ")
     assert message in error

@@ -20,6 +20,14 @@ _REPLACED = {
     "reward_weights": "there is one reward: set the weights of its parts in reward",
     "chat_template_kwargs": "prompts are those of serving: set instruction",
 }
+_COUNTS = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "num_iterations",
+    "max_completion_length",
+    "max_input_tokens",
+)
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
 
 
@@ -102,6 +110,9 @@ class GraceConfig(GRPOConfig):
         settings = replace(settings, **{name: _as_field(name, value) for name, value in self.reward.items()})
         if settings.temperature <= 0:
             raise BadRecipe("reward.temperature must be above 0")
+        for name in ("length_margin", "overlong_buffer"):
+            if getattr(settings, name) < 0:
+                raise BadRecipe(f"reward.{name} must not be negative")
         if settings.contrast not in ("margin", "infonce") or settings.hard not in ("anchor", "rollout"):
             raise BadRecipe("reward.contrast is 'margin' or 'infonce', reward.hard is 'anchor' or 'rollout'")
         if settings.length_rule not in ("replace", "floor", "none"):
@@ -136,12 +147,20 @@ class GraceConfig(GRPOConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise BadRecipe(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.pool_in not in (None, *get_args(PoolIn)):
+            raise BadRecipe(f"pool_in must be one of {', '.join(get_args(PoolIn))}, not {self.pool_in!r}")
         for name, reason in _REPLACED.items():
             if getattr(self, name) is not None:
                 raise BadRecipe(f"{name} has no effect: {reason}")
         if (self.num_generations or 0) < 2:
             raise BadRecipe("num_generations (K) must be at least 2: one rollout has nothing to be compared with")
-        for name in ("num_negatives", "anchor_temperature", "kl_coefficient", "joint_weight"):
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadRecipe(f"{name} must be at least 1, not {value}")
+        if not 0 < self.temperature < math.inf:
+            raise BadRecipe("temperature must be above 0: greedy rollouts of one text are all the same")
+        for name in ("learning_rate", "num_negatives", "anchor_temperature", "kl_coefficient", "joint_weight"):
             if not 0 <= getattr(self, name) < math.inf:  # false also for NaN
                 raise BadRecipe(f"{name} must be finite and not negative")
         if self.symmetric and self.objective == "unsupervised":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
+from grace.representation import Role
 from grace_training.config import GraceConfig
 from grace_training.errors import BadRecipe
 
@@ -36,6 +38,8 @@ class Recipe:
 
 _OWN = {f.name for f in fields(Recipe)} - {"settings"}
 _CONFIG = {f.name for f in fields(GraceConfig)}
+_HINTS = get_type_hints(GraceConfig)
+_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def load_recipe(paths: list[Path], assignments: list[str]) -> Recipe:
@@ -58,8 +62,16 @@ def load_recipe(paths: list[Path], assignments: list[str]) -> Recipe:
         if not equals:
             raise BadRecipe(f"{word!r} is no setting: write key=value")
         outer, _, inner = key.partition(".")
-        parsed = yaml.safe_load(value) if value else ""
-        merged[outer] = {**merged.get(outer, {}), inner: parsed} if inner else parsed
+        try:
+            parsed = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError as error:
+            raise BadRecipe(f"{word!r} cannot be read: {str(error).splitlines()[0]}; quote a text") from error
+        if inner:
+            known = merged.get(outer) or {}
+            if not isinstance(known, dict):
+                raise BadRecipe(f"{word!r} reaches into {outer}, which is {known!r} and no mapping")
+            parsed = {**known, inner: parsed}
+        merged[outer] = parsed
     for key in merged:
         if key not in _OWN | _CONFIG:
             near = difflib.get_close_matches(key, _OWN | _CONFIG, n=1)
@@ -81,16 +93,62 @@ def _check(recipe: Recipe) -> None:
         raise BadRecipe("output_dir is missing: where checkpoints go")
     if recipe.push_to_hub is not None and "/" not in str(recipe.push_to_hub):
         raise BadRecipe("push_to_hub must be a hub id such as owner/name")
+    _check_own(recipe)
     for key, value in recipe.settings.items():
-        # YAML reads 1e-6 as a text: only a point makes it a number. And it reads a bare no as False.
-        recipe.settings[key] = "no" if value is False and key.endswith("_strategy") else _read(value)
+        # YAML reads a bare no as False.
+        recipe.settings[key] = "no" if value is False and key.endswith("_strategy") else _hinted(key, value)
+
+
+def _check_own(recipe: Recipe) -> None:
+    if not isinstance(recipe.model, str) or not recipe.model:
+        raise BadRecipe(f"model must be a folder or a hub id, not {recipe.model!r}")
+    for name in ("data", "eval_data"):
+        value = getattr(recipe, name)
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(source, str) and source for source in listed):
+            raise BadRecipe(f"{name} must be a file, a list of files, or the name of a hub dataset, not {value!r}")
+    for name, least in (("limit", 1), ("eval_limit", 1), ("lora_rank", 0)):
+        value = _as(name, getattr(recipe, name), {int, NoneType} if name == "limit" else {int})
+        if value is not None and value < least:
+            raise BadRecipe(f"{name} must be at least {least}, not {value}")
+        setattr(recipe, name, value)
+    _as("skip_bad", recipe.skip_bad, {bool})
+    if not isinstance(recipe.columns, dict) or not all(isinstance(theirs, str) for theirs in recipe.columns.values()):
+        raise BadRecipe(f"columns must map our columns to the data's, not be {recipe.columns!r}")
+    said = recipe.instruction
+    texts = said if isinstance(said, dict) else {role: said for role in get_args(Role) if said is not None}
+    if not set(texts) <= set(get_args(Role)) or not all(isinstance(text, str) for text in texts.values()):
+        raise BadRecipe(f"instruction must be a text, or one for each of {', '.join(get_args(Role))}, not {said!r}")
     recipe.dropout = _read(recipe.dropout)
-    if not isinstance(recipe.dropout, int | float) or not 0 <= recipe.dropout < 1:
+    if type(recipe.dropout) not in (int, float) or not 0 <= recipe.dropout < 1:
         raise BadRecipe(f"dropout must be a number from 0 to below 1, not {recipe.dropout!r}")
 
 
+def _hinted(name: str, value: Any) -> Any:
+    """A value of GraceConfig as its field's type has it; fields of other types are looked at by whoever reads them."""
+    hint = _HINTS[name]
+    kinds = set(get_args(hint)) or {hint}
+    return _as(name, value, kinds) if kinds <= {*_PLAIN, NoneType} else _read(value)
+
+
+def _as(name: str, value: Any, kinds: set[type]) -> Any:
+    """A value in one of the types its field may have.
+
+    Raises:
+        BadRecipe: it is of another.
+    """
+    found = _read(value) if kinds & {int, float} else value
+    if float not in kinds and int in kinds and isinstance(found, float) and found.is_integer():
+        found = int(found)
+    if type(found) in kinds or (float in kinds and type(found) is int):
+        return found
+    wanted = " or ".join(words for kind, words in _PLAIN.items() if kind in kinds)
+    hint = ": quote it" if str in kinds and type(found) in _PLAIN else ""
+    raise BadRecipe(f"{name} must be {wanted}, not {value!r}{hint}")
+
+
 def _read(value: Any) -> Any:
-    """Numbers that YAML left as text, wherever they are."""
+    """Numbers that YAML left as text, wherever they are: 1e-6 is one to it only with a point."""
     if isinstance(value, dict):
         return {key: _read(inner) for key, inner in value.items()}
     if not isinstance(value, str):
