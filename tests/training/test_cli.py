@@ -228,6 +228,13 @@ def test_a_checkpoint_on_the_way_says_what_it_is(words: list[str], tmp_path: Pat
     assert all(run.data == trained_on(card) for _, run in found)
 
 
+def test_a_token_is_told_to_nobody(words: list[str], tmp_path: Path) -> None:
+    assert main([*words, "hub_token=hf_secret"]) == 0
+    texts = [file for file in (tmp_path / "run").rglob("*") if file.suffix in (".json", ".md")]
+    assert {"grace.json", "README.md", "trainer_state.json"} <= {file.name for file in texts}
+    assert not [file for file in texts if "hf_secret" in file.read_text(encoding="utf-8")]
+
+
 def test_a_run_says_what_its_base_was_trained_on(words: list[str], tmp_path: Path) -> None:
     assert main([*words, "max_steps=1"]) == 0
     first = Checkpoint.load(tmp_path / "run" / "checkpoint-1")

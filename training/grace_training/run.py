@@ -28,6 +28,7 @@ from grace_training.trainer import GraceTrainer
 
 FINAL = "final"  # the exported checkpoint, in the run's output_dir
 HISTORY = "history.json"  # what was logged
+_PRIVATE = {"output_dir", "hub_token"}  # settings that no card tells
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 
 
@@ -284,7 +285,7 @@ class Run:
             base_model=Path(self.recipe.model).name if Path(self.recipe.model).is_dir() else self.recipe.model,
             base_fingerprint=self.prompter.checkpoint.fingerprint,
             steps=steps,
-            settings={k: v for k, v in self.recipe.settings.items() if k != "output_dir"}
+            settings={k: v for k, v in self.recipe.settings.items() if k not in _PRIVATE}
             | {"reward": asdict(self.args.reward_settings())},
             data={
                 f"{name}: {_names(sources[name])}": data.fingerprint
