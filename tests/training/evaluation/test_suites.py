@@ -157,6 +157,13 @@ def test_summarization_is_the_mean_rank_correlation_per_text(tmp_path: Path) -> 
         ("qrels.tsv", "q9\td1\t1\n", r"query 'q9' is not among the queries"),
         ("qrels.tsv", "q\td1\t1\nq d1 1\n", r"qrels.tsv:2: must be"),
         ("qrels.tsv", "q\td1\t0\n", r"no document is relevant"),
+        (
+            "corpus.jsonl",
+            '{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n',
+            r"corpus.jsonl: two rows have the id '1'",
+        ),
+        ("queries.jsonl", '{"id": "q", "text": "x"}\n' * 2, r"queries.jsonl: two rows have the id 'q'"),
+        ("qrels.tsv", "q\td1\t1\nq\td1\t0\n", r"qrels.tsv:2: query 'q' and document 'd1' had the score 1"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -164,6 +171,13 @@ def test_what_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, name: s
     (folder / name).write_text(content)
     with pytest.raises(BadData, match=said):
         load_suite(None, folder).tasks()
+
+
+def test_the_same_said_twice_and_a_mark_of_byte_order_change_nothing(tmp_path: Path) -> None:
+    folder = retrieval(tmp_path / "data")
+    before = score(folder, TABLE, out=tmp_path)
+    (folder / "qrels.tsv").write_text("\ufeffq\td1\t1\n\nq\td2\t2\nq\td1\t1\n", encoding="utf-8")
+    assert score(folder, TABLE, out=tmp_path) == before
 
 
 @pytest.mark.parametrize(

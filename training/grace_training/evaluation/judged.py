@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grace_training.data import open_text, rows
+from grace_training.data import rows
 from grace_training.errors import BadData
+from grace_training.evaluation.suite_rows import by_id, judgements
 
 SHIPPED = Path(__file__).parent / "suites" / "small"
 SHIPPED_PREFIX = "studies-"
@@ -52,23 +53,13 @@ def load(folder: Path | None) -> Judged:
     prefix = SHIPPED_PREFIX if folder is None else ""
     where = SHIPPED if folder is None else folder
     corpus = {
-        str(row["id"]): f"{row.get('title') or ''} {row['text']}".strip()
-        for row in _rows(_file(where, prefix, "corpus.jsonl"))
+        document: f"{row.get('title') or ''} {row['text']}".strip()
+        for document, row in _rows(_file(where, prefix, "corpus.jsonl")).items()
     }
-    texts = {str(row["id"]): str(row["text"]) for row in _rows(_file(where, prefix, "queries.jsonl"))}
+    texts = {query: str(row["text"]) for query, row in _rows(_file(where, prefix, "queries.jsonl")).items()}
     relevant: dict[str, dict[str, int]] = {}
-    path = _file(where, prefix, "qrels.tsv")
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split("\t")
-            if number == 1 and not fields[-1].strip().lstrip("-").isdigit():
-                continue  # a header
-            try:
-                query, document, grade = fields[0], fields[1], int(fields[2])
-            except (IndexError, ValueError) as error:
-                raise BadData(
-                    f"{path.name}:{number}: must be query-id, corpus-id and a whole score, by tabs"
-                ) from error
+    for query, grades in judgements(_file(where, prefix, "qrels.tsv")).items():
+        for document, grade in grades.items():
             if grade > 0 and query in texts and corpus.get(document):
                 relevant.setdefault(query, {})[document] = grade
     if not relevant:
@@ -93,7 +84,7 @@ def _file(folder: Path, prefix: str, name: str) -> Path:
     raise BadData(f"{folder}: there is no {prefix}{name} (.gz, .xz)")
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> dict[str, dict[str, Any]]:
     found = []
     for where, row in rows(str(path)):
         if isinstance(row, BadData):
@@ -101,4 +92,4 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict) or row.get("id") is None or row.get("text") is None:
             raise BadData(f"{where}: a row must have id and text")
         found.append(row)
-    return found
+    return by_id(found, path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grace_training.data import is_whole, listed, rows
+from grace_training.data import is_whole, listed, open_text, rows
 from grace_training.errors import BadData
 
 Form = Callable[[Any], Any]  # a value as its task reads it; ValueError says what is wrong with another
@@ -83,6 +83,42 @@ def read(
         found.append(named)
     if not found:
         raise BadData(f"{path}: no rows")
+    return found
+
+
+def by_id(found: Iterable[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """Rows under their ids.
+
+    Raises:
+        BadData: two have the same, and a judgement would be of either.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for row in found:
+        if known.setdefault(str(row["id"]), row) is not row:
+            raise BadData(f"{path.name}: two rows have the id {str(row['id'])!r}")
+    return known
+
+
+def judgements(path: Path) -> dict[str, dict[str, int]]:
+    """Query -> document -> score, from lines of the three with tabs between; a first line without a score is a header.
+
+    Raises:
+        BadData: a line has another form, or a pair has two scores; the message names file and line.
+    """
+    found: dict[str, dict[str, int]] = {}
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = line.rstrip("\n").split("\t")
+            if not line.strip() or (number == 1 and not fields[-1].strip().lstrip("-").isdigit()):
+                continue
+            try:
+                query, document, score = fields[0], fields[1], int(fields[2])
+            except (IndexError, ValueError) as error:
+                raise BadData(
+                    f"{path.name}:{number}: must be query-id, corpus-id and a whole score, by tabs"
+                ) from error
+            if (known := found.setdefault(query, {}).setdefault(document, score)) != score:
+                raise BadData(f"{path.name}:{number}: query {query!r} and document {document!r} had the score {known}")
     return found
 
 

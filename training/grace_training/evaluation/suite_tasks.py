@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskPairClassification, AbsTaskRetrieval, AbsTaskSTS
@@ -130,13 +127,6 @@ def summarization(name: str, revision: str, rows: Rows, bounds: tuple[float, flo
     return _made(
         _Summarization, metadata, splits={"test": Dataset.from_dict(columns)}, min_score=bounds[0], max_score=bounds[1]
     )
-
-
-def lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, packed or not, without their ends; empty ones left out."""
-    openers: dict[str, Callable[..., TextIO]] = {".gz": gzip.open, ".xz": lzma.open}
-    with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as stream:
-        yield from (line.rstrip("\n") for line in stream if line.strip())
 
 
 def _metadata(name: str, kind: Category, revision: str, main_score: str) -> TaskMetadata:

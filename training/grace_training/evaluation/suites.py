@@ -39,7 +39,17 @@ from grace_training.errors import BadData
 from grace_training.evaluation import suite_tasks
 from grace_training.evaluation.leaks import sha256_of
 from grace_training.evaluation.results import CATEGORIES
-from grace_training.evaluation.suite_rows import Form, finite, numbers, read, text, texts, yes_or_no
+from grace_training.evaluation.suite_rows import (
+    Form,
+    by_id,
+    finite,
+    judgements,
+    numbers,
+    read,
+    text,
+    texts,
+    yes_or_no,
+)
 
 SHIPPED = Path(__file__).parent / "suites"
 _FILES = ("corpus", "queries", "qrels", "train", "test")
@@ -143,9 +153,9 @@ def build(spec: Spec, *, limit: int | None = None) -> tuple[AbsTask, int | None]
     revision = _revision(spec, limit)
     match spec.type:
         case "Retrieval":
-            corpus = {r["id"]: r for r in _read(spec, "corpus", id=text, text=text)}
-            queries = {r["id"]: r["text"] for r in _read(spec, "queries", id=text, text=text)}
-            qrels = _qrels(spec.files["qrels"])
+            corpus = _by_id(spec, "corpus")
+            queries = {i: str(row["text"]) for i, row in _by_id(spec, "queries").items()}
+            qrels = judgements(spec.files["qrels"])
             _check_qrels(spec, corpus, queries, qrels)
             judged = [q for q in queries if any(score > 0 for score in qrels.get(q, {}).values())]
             kept = _draw(judged, limit)
@@ -227,18 +237,8 @@ def _read(spec: Spec, file: str, alike: Sequence[str] = (), **forms: Form) -> li
     return read(spec.files[file], spec.columns, forms, alike=alike)
 
 
-def _qrels(path: Path) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(suite_tasks.lines(path), start=1):
-        fields = line.split("\t")
-        if number == 1 and not fields[-1].strip().lstrip("-").isdigit():
-            continue  # a header
-        try:
-            query, document, score = fields[0], fields[1], int(fields[2])
-        except (IndexError, ValueError) as error:
-            raise BadData(f"{path.name}:{number}: must be query-id, corpus-id and a whole score, by tabs") from error
-        found.setdefault(query, {})[document] = score
-    return found
+def _by_id(spec: Spec, file: str) -> dict[str, dict[str, Any]]:
+    return by_id(_read(spec, file, id=text, text=text), spec.files[file])
 
 
 def _check_qrels(
