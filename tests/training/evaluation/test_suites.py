@@ -88,6 +88,14 @@ def test_reranking_is_the_mean_of_average_precisions(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", rows)
     suite(tmp_path, {"name": "Order", "type": "Reranking", "test": "test.jsonl"})
     assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx((1 / 3 + 1) / 2, abs=1e-4)
+    # mteb leaves out what has no order; counted as 0 and 1 it would move every model towards the middle.
+    nothing = [{"query": "query", "positive": [], "negative": ["doc 0"]}]
+    nothing += [{"query": "query", "positive": ["doc 0"], "negative": []}]
+    write(tmp_path / "test.jsonl", [*nothing[:1], *rows, *nothing])
+    assert score(tmp_path, TABLE, out=tmp_path / "out") == pytest.approx((1 / 3 + 1) / 2, abs=1e-4)
+    write(tmp_path / "test.jsonl", nothing)
+    with pytest.raises(BadData, match=r"test.jsonl: no row has both positive and negative texts"):
+        load_suite(None, tmp_path).tasks()
 
 
 def test_one_text_is_a_list_of_one_and_never_one_of_its_characters(tmp_path: Path) -> None:

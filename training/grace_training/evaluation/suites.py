@@ -15,7 +15,7 @@ A folder with corpus, queries and qrels and no `suite.json` is a suite of that o
 with gzip or xz. Fields of rows, and who scores them:
 
     Retrieval           corpus {id, title, text}, queries {id, text}, qrels query-id corpus-id score    nDCG@10
-    Reranking           {query, positive: [..], negative: [..]}                                         MAP
+    Reranking           {query, positive: [..], negative: [..]}, a row without either left out          MAP
     Clustering          {text, label, set?}                                                             V-measure
     PairClassification  {s1, s2, label: 0 or 1}                                                         max AP
     Classification      {text, label}, train and test                                                   accuracy
@@ -172,7 +172,10 @@ def build(spec: Spec, *, limit: int | None = None) -> tuple[AbsTask, int | None]
             )
             return task, _whole(judged, kept)
         case "Reranking":
-            found = _read(spec, "test", query=text, positive=texts, negative=texts)
+            # As mteb does: there is nothing to put in order where one side lacks.
+            read_rows = _read(spec, "test", query=text, positive=texts, negative=texts)
+            if not (found := [row for row in read_rows if row["positive"] and row["negative"]]):
+                raise BadData(f"{spec.files['test'].name}: no row has both positive and negative texts")
             kept_rows = _draw(found, limit)
             return suite_tasks.reranking(spec.name, revision, kept_rows), _whole(found, kept_rows)
         case "Clustering":
