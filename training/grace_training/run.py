@@ -66,6 +66,9 @@ class Run:
             direct=recipe.method != "grace",
             instruction=recipe.instruction,  # type: ignore[arg-type] # roles are checked by the checkpoint
         )
+        width = self.prompter.checkpoint.hidden_size
+        if over := [size for size in self.args.reward_settings().dimensions if size > width]:
+            raise BadRecipe(f"reward.dimensions: {over[0]} is more than the {width} that a vector of this model has")
         objective = {"contrastive": "supervised", "simcse": "unsupervised"}.get(recipe.method, self.args.objective)
         self.data: Data = read(
             recipe.data,
