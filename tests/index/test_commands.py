@@ -24,7 +24,7 @@ from grace.engines.fake import FakeEngine
 from grace.prompt import Prompter
 from grace.representation import Job, Representation
 from grace_server.index.catalog import Catalog
-from grace_server.index.cli import UNSOUND, run
+from grace_server.index.cli import UNSOUND, main, run
 from grace_server.index.collection import Collection
 from grace_server.index.description import describe
 from grace_server.index.edges import Edges
@@ -557,6 +557,14 @@ def test_a_damaged_vector_is_never_searched(shell: Shell, tmp_path: Path, capsys
 def test_an_unknown_index_is_refused(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell("search", "--index", "none", "river", "--method", "lexical") == 1
     assert "there is no index 'none'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hits", ["0", "-1", "1.5", "many"])
+def test_a_number_of_hits_that_is_none_is_wrong_usage(hits: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["search", f"-k={hits}", "a river"])
+    assert stopped.value.code == 2
+    assert f"-k: a whole number above 0, not '{hits}'" in capsys.readouterr().err
 
 
 def test_torch_is_not_loaded_for_what_needs_no_model() -> None:

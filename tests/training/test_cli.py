@@ -436,6 +436,8 @@ def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, 
         ("gradient_accumulation_steps=0", "gradient_accumulation_steps must be at least 1, not 0"),
         ("max_input_tokens=0", "max_input_tokens must be at least 1, not 0"),
         ("temperature=0", "temperature must be above 0"),
+        ("loss_type=dapper", "loss_type must be one of grpo, bnpo, dr_grpo, dapo, "),
+        ("dynamic_sampling_tries=-1", "dynamic_sampling_tries must not be negative"),
         ("pool_in=nowhere", "pool_in must be one of generation, logprob, forward"),
     ],
 )

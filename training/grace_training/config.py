@@ -28,6 +28,8 @@ _COUNTS = (
     "max_completion_length",
     "max_input_tokens",
 )
+# TRL asks for its name at the first loss, after the first rollouts are written.
+_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
 
 
@@ -147,8 +149,9 @@ class GraceConfig(GRPOConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise BadRecipe(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        if self.pool_in not in (None, *get_args(PoolIn)):
-            raise BadRecipe(f"pool_in must be one of {', '.join(get_args(PoolIn))}, not {self.pool_in!r}")
+        for name, known in (("pool_in", get_args(PoolIn)), ("loss_type", _LOSSES)):
+            if getattr(self, name) not in (None, *known):
+                raise BadRecipe(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         for name, reason in _REPLACED.items():
             if getattr(self, name) is not None:
                 raise BadRecipe(f"{name} has no effect: {reason}")
@@ -158,6 +161,8 @@ class GraceConfig(GRPOConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadRecipe(f"{name} must be at least 1, not {value}")
+        if (self.dynamic_sampling_tries or 0) < 0:
+            raise BadRecipe("dynamic_sampling_tries must not be negative")
         if not 0 < self.temperature < math.inf:
             raise BadRecipe("temperature must be above 0: greedy rollouts of one text are all the same")
         for name in ("learning_rate", "num_negatives", "anchor_temperature", "kl_coefficient", "joint_weight"):

@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--dimensions", type=int, help="of a new index: keep this many leading dimensions")
     search = command("search", _search, "search, a line of JSON for each hit")
     search.add_argument("query")
-    search.add_argument("-k", type=int, default=10)
+    search.add_argument("-k", type=_count, default=10, metavar="HITS", help="at most so many [10]")
     search.add_argument("--method", choices=get_args(Method), default="dense")
     search.add_argument("--filter", help="as JSON")
     export = command("export", _export, "write all documents as lines of JSON, which build reads")
@@ -121,6 +121,12 @@ def parser() -> argparse.ArgumentParser:
     _add_modes(migrate)
     audit_cli.add_commands(commands_of)
     return found
+
+
+def _count(word: str) -> int:
+    if not (word.isdecimal() and int(word)):
+        raise argparse.ArgumentTypeError(f"a whole number above 0, not {word!r}")
+    return int(word)
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
