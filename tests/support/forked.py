@@ -14,14 +14,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,18 +89,23 @@ def forked_engines() -> Iterator[None]:
         yield
 
 
-def forked_service(flags: Sequence[str], environment: Mapping[str, str], *, out: Path, log: Path) -> ForkedProcess:
+def forked_service(flags: Sequence[str], environment: Mapping[str, str], *, out: Path, log: Path) -> BaseProcess:
     """`grace-serve`, started; what it prints goes to `out`, its standard error to `log`."""
-    process = ForkedProcess(target=_serve, args=(list(flags), str(out), str(log)))
     with patch.dict(os.environ, environment, clear=True):
-        process.start()
-    return process
+        return _started(_serve, list(flags), str(out), str(log))
 
 
-def forked_script(path: Path, arguments: Sequence[str], variables: Mapping[str, str], *, log: Path) -> ForkedProcess:
+def forked_script(path: Path, arguments: Sequence[str], variables: Mapping[str, str], *, log: Path) -> BaseProcess:
     """A script, started with our environment and `variables`; all that it prints goes to `log`."""
-    process = ForkedProcess(target=_run, args=(str(path), list(arguments), str(log)))
     with patch.dict(os.environ, variables):
+        return _started(_run, str(path), list(arguments), str(log))
+
+
+def _started(work: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Forked, or spawned where there is a GPU."""
+    kind = ForkedProcess if prepare_environment() else SpawnProcess
+    process: BaseProcess = kind(target=work, args=arguments)
+    with patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
         process.start()
     return process
 

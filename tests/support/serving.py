@@ -9,16 +9,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.support.forked import ForkedProcess, forked_service
+from tests.support.forked import forked_service
 
 
 @dataclass
 class Service:
     """One that runs, or has run; what it says is read from files."""
 
-    process: ForkedProcess
+    process: BaseProcess
     out: Path
     log: Path
 
