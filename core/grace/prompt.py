@@ -178,7 +178,7 @@ class Prompter:
             if len(given_ids) > (limit := min(self.max_rationale_tokens, room)):
                 raise InputTooLong(len(given_ids), limit, param="rationale")
             written = rationale.read(well_formed(given), given_ids, "given", thinking_open=template.thinking_open)
-            segments += self.rationale_segments(written)
+            segments += self.rationale_segments(written, places=self._rationale_ends(written.text))
         return Job(
             text=text,
             prompt_ids=(*template.prefix, *ids, *suffix, *given_ids),
@@ -200,6 +200,18 @@ class Prompter:
             ids += self._encode(part).ids if tag is None else [tag]
         return tuple(ids)
 
+    def _rationale_ends(self, text: str) -> list[int]:
+        """Characters at which the tokens of a given rationale end. Decoded, it may be of other ones: Qwen's tokenizer
+        composes accents and Korean syllables.
+        """
+        ends: list[int] = []
+        start = 0
+        for part in _split_tags(text):
+            places = [(0, len(part))] if part in self._tag_ids else self._encode(part).offsets
+            ends += [start + end for _, end in places]
+            start += len(part)
+        return ends
+
     def decode(self, ids: tuple[int, ...]) -> str:
         """The text of generated ids, think tags included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -213,7 +225,13 @@ class Prompter:
         """For a rationale that is read while it is written."""
         return Decoder(self.tokenizer.backend_tokenizer)
 
-    def rationale_segments(self, written: Rationale, *, pooled: int | None = None) -> list[Segment]:
+    def rationale_segments(
+        self,
+        written: Rationale,
+        *,
+        pooled: int | None = None,
+        places: Sequence[int] | None = None,  # characters at which its tokens end; None: as they are decoded
+    ) -> list[Segment]:
         """Segments of a rationale's first `pooled` tokens (all by default), cut where the engines cut."""
         ids = written.token_ids[:pooled]
         ends = frozenset(self.segment_end_ids)
@@ -221,8 +239,12 @@ class Prompter:
         segments, token, char = [], 0, 0
         for length in lengths:
             token += length
-            # Decoding a head of the ids costs little, and is right where a character spans tokens.
-            end = len(self.decode(ids[:token]).rstrip("�")) if token < len(written.token_ids) else len(written.text)
+            if token == len(written.token_ids):
+                end = len(written.text)
+            elif places is not None:
+                end = places[token - 1]
+            else:  # decoding a head of the ids costs little, and is right where a character spans tokens
+                end = len(self.decode(ids[:token]).rstrip("�"))
             segments.append(Segment("rationale", char, max(char, end), length))
             char = max(char, end)
         return segments

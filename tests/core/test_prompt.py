@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+import unicodedata
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -157,6 +158,18 @@ def test_a_given_rationale_comes_back_as_ids_with_its_own_think_tags_and_no_othe
     assert prompter.decode(job.given.token_ids) == text
     covered = [segment_text(s, text=job.text, rationale=job.given) for s in job.segments if s.source == "rationale"]
     assert "".join(covered) == text
+
+
+def test_a_given_rationale_is_cut_in_its_own_characters_where_the_tokenizer_composes_them(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    folder = make_model(tmp_path)
+    tokenizer.save_pretrained(folder)
+    prompter = Prompter(Checkpoint.load(folder))
+    sentences = ["Ça été déjà vu.", " 한국어 문장입니다.", " Fin"]
+    apart = [unicodedata.normalize("NFD", sentence) for sentence in sentences]
+    job = prompter.job("x", given="".join(apart))
+    assert [segment_text(s, text="x", rationale=job.given) for s in job.segments if s.source == "rationale"] == apart
 
 
 def test_thousands_of_think_tags_are_read_at_once(prompter: Prompter) -> None:
