@@ -72,7 +72,11 @@ def finish(vector: npt.NDArray[np.floating], *, dimensions: int | None, normaliz
 
 
 def unit(vector: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """The vector at length 1 along its last axis; a zero vector stays zero, NaN stays NaN."""
+    """The vector at length 1 along its last axis; a zero vector stays zero, NaN stays NaN.
+
+    Of half precision, whose squares are infinite from 256 on, and of whole numbers it comes back wider.
+    """
+    vector = vector.astype(np.result_type(vector, np.float32), copy=False)
     norm = np.linalg.norm(vector, axis=-1, keepdims=True)
     return np.asarray(np.divide(vector, norm, out=np.zeros_like(vector), where=norm != 0))
 

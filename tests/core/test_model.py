@@ -84,6 +84,12 @@ def test_similarity_is_the_cosine(grace: Grace) -> None:
         grace.similarity(vectors, vectors[:, :5])
 
 
+def test_similarity_of_halves_and_of_whole_numbers_is_the_cosine_too(grace: Grace) -> None:
+    vectors = np.array([[300, 400], [400, 300]])
+    for dtype in (np.float16, np.int16, np.float64):
+        np.testing.assert_allclose(grace.similarity(vectors.astype(dtype)[0], vectors.astype(dtype)), [[1, 0.96]])
+
+
 def test_a_stream_ends_with_the_representation_and_may_be_left_early(grace: Grace) -> None:
     *pieces, last = grace.stream(TEXTS[0])
     assert isinstance(last, Representation)
