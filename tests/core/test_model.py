@@ -357,6 +357,14 @@ def test_the_exact_engine_samples_from_logits_as_the_model_scales_them(tmp_path:
         assert grace.encode("A text.", temperature=0.7).shape == (64,)
 
 
+@pytest.mark.parametrize("temperature", [1e-38, 1e-46, 5e-324])
+def test_the_exact_engine_takes_a_temperature_next_to_0(model_folder: ModelFolder, temperature: float) -> None:
+    with Grace.load(model_folder("qwen2"), engine="transformers") as grace:
+        options: dict[str, Any] = {"max_rationale_tokens": 4}
+        near = grace.encode(TEXTS[0], temperature=temperature, **options)
+        np.testing.assert_array_equal(near, grace.encode(TEXTS[0], temperature=0, **options))
+
+
 def test_a_plain_script_may_load_it_and_ends_without_a_word_if_it_does_not_close_it(
     model_folder: ModelFolder, tmp_path: Path
 ) -> None:

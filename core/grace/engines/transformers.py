@@ -135,4 +135,6 @@ class TransformersEngine:
 def _sample(logits: torch.Tensor, temperature: float) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    return int(torch.multinomial(torch.softmax(logits.float() / temperature, dim=-1), 1))
+    # Less the largest, and over no less than float32 holds: near 0, what is divided would be infinite or no number.
+    below = (logits.float() - logits.max()) / max(temperature, torch.finfo(torch.float32).tiny)
+    return int(torch.multinomial(torch.softmax(below, dim=-1), 1))
