@@ -64,7 +64,8 @@ def identity(settings: Settings, checkpoint: Checkpoint) -> str:
     import torch
 
     # Of `auto` types the machine decides, and equal types have other last digits on another.
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = settings.device.partition(":")[0] if settings.engine == "transformers" else found
     arguments = json.dumps(settings.engine_args, sort_keys=True)
     return f"{checkpoint.fingerprint}/{settings.engine}/{settings.dtype}/{device}/{arguments}"
 

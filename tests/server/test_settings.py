@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
 
 from grace.checkpoint import Checkpoint
 from grace_server import cli
-from grace_server.engine import load_checkpoint
+from grace_server.engine import identity, load_checkpoint
 from grace_server.settings import Settings, unknown_variables
 
 
@@ -133,3 +133,14 @@ def test_arguments_that_make_another_model_give_it_another_fingerprint(model_fol
     assert fingerprint(engine_args={"quantization": "fp8", "seed": 1}) == others[0]
     assert fingerprint(engine_args={"quantization": None, "load_format": "fastsafetensors"}) == plain
     assert fingerprint(engine_args={"quantization": "fp8"}, engine="transformers") == plain
+
+
+def test_what_one_device_computed_is_not_found_for_another(model_folder: Path) -> None:
+    checkpoint = Checkpoint.load(model_folder)
+
+    def on(device: str, engine: Literal["vllm", "transformers"] = "transformers") -> str:
+        return identity(Settings(model=str(model_folder), engine=engine, device=device), checkpoint)
+
+    assert len({on("cpu"), on("mps"), on("cuda")}) == 3
+    assert on("cuda:1") == on("cuda")
+    assert on("cpu", "vllm") == on("mps", "vllm")  # which finds its own
