@@ -149,7 +149,7 @@ class Checkpoint:
 
         A folder without `grace.json` is a base model under the default instruction. `max_context_tokens` shortens the
         model's context, where the memory for all of it is not there: texts that no longer fit are cut, the others'
-        vectors stay what they are.
+        vectors stay what they are. Where they do not ("longrope"), the fingerprint is another.
 
         Raises:
             CheckpointError: what is missing or damaged, or the model has no context of that length.
@@ -172,7 +172,9 @@ class Checkpoint:
             name=str(name_or_path),
             folder=folder,
             config=config,
-            fingerprint=_fingerprint(folder, weights, config),
+            fingerprint=_fingerprint(
+                folder, weights, config, short=_is_short(model_config, context, max_context_tokens or context)
+            ),
             hidden_size=hidden,
             context_tokens=max_context_tokens or context,
             vocab_size=vocabulary,
@@ -247,7 +249,20 @@ def _end_ids(path: Path) -> frozenset[int]:
     return frozenset(i for i in (listed if isinstance(listed, list) else [listed]) if isinstance(i, int))
 
 
-def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig) -> str:
+def _is_short(model_config: dict[str, Any], context: int, held_to: int) -> bool:
+    """Whether positions have other frequencies for being held to a shorter context.
+
+    Of "longrope" (Phi 3 and 4) there are two sets, and vLLM takes one for texts of any length, by the longest it is to
+    take: within the context that the model had before it was extended, the short one.
+    """
+    rope = model_config.get("rope_parameters") or model_config.get("rope_scaling")
+    if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type")) not in ("longrope", "su"):
+        return False
+    before = rope.get("original_max_position_embeddings", model_config.get("original_max_position_embeddings"))
+    return isinstance(before, int) and held_to <= before < context
+
+
+def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig, *, short: bool) -> str:
     digest = hashlib.sha256()
     made_from = () if (folder / "tokenizer.json").exists() else _TOKENIZER_SOURCES
     tokenizer = [folder / name for name in (*_TOKENIZER_FILES, *made_from) if (folder / name).exists()]
@@ -260,6 +275,8 @@ def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig) ->
     # Where rationales end. Most models say it in config.json as well, which is in already.
     if more := _end_ids(folder / "generation_config.json") - _end_ids(folder / "config.json"):
         digest.update(f"end{sorted(more)}".encode())
+    if short:
+        digest.update(b"short")
     return digest.hexdigest()[:32]
 
 

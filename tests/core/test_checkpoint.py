@@ -54,6 +54,23 @@ def test_the_fingerprint_follows_what_is_computed_and_nothing_else(folder: Path)
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_a_model_that_reads_by_other_factors_in_a_short_context_has_another_fingerprint_there(
+    folder: Path, key: str
+) -> None:
+    def held_to(tokens: int | None) -> str:
+        return Checkpoint.load(folder, max_context_tokens=tokens).fingerprint
+
+    assert held_to(256) == held_to(None)
+    config = json.loads((folder / "config.json").read_text())
+    rope = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    (folder / "config.json").write_text(
+        json.dumps({**config, "rope_parameters": None, key: rope, "original_max_position_embeddings": 512})
+    )
+    assert held_to(513) == held_to(None)
+    assert held_to(512) == held_to(256) != held_to(None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
