@@ -197,10 +197,12 @@ def _find(name: str, revision: str | None) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise CheckpointError(f"{name!r} is neither a folder nor a hub id such as 'owner/model'")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise CheckpointError(f"{name!r} is neither a folder nor a hub id: {error}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"{name!r} is no folder here, and the hub could not give it: {error}") from error
 

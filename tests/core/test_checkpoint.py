@@ -124,3 +124,9 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         Checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("name", ["owner/model.git", "owner--x/model", "-owner/model", "owner/" + "m" * 100])
+def test_a_name_that_the_hub_would_not_take_is_refused_as_one(name: str) -> None:
+    with pytest.raises(CheckpointError, match="is neither a folder nor a hub id: "):
+        Checkpoint.load(name)
