@@ -49,6 +49,14 @@ async def test_similarity_is_the_cosine_of_the_vectors(serve: Serve) -> None:
     assert len(scores) == 3
 
 
+async def test_no_similarity_is_beyond_1(serve: Serve) -> None:
+    service = await serve()
+    for text in ["", "a", *TEXTS, *map(str, range(20))]:
+        body = {"inputs": {"source_sentence": text, "sentences": [text]}}
+        [score] = (await service.client.post("/tei/similarity", json=body)).json()
+        assert 1 - 1e-12 < score <= 1
+
+
 async def test_haystacks_embedders_work_from_the_base_url(serve: Serve) -> None:
     service = await serve(live=True, api_keys="right")
     service.client.headers["authorization"] = "Bearer right"

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 
+from grace.pooling import unit
 from grace.representation import Role
 from grace_server.embedding import Options, aside, embed
 from grace_server.errors import problems
@@ -151,8 +152,8 @@ async def tei_similarity(body: TeiSimilarityRequest, request: Request) -> Respon
     places = {f"input[{1 + i}]": f"inputs.sentences[{i}]" for i in range(len(body.inputs.sentences))}
     with named(**places, **{"input[0]": "inputs.source_sentence"}, input="inputs"):
         embedded = await embed(house, texts, (body.parameters or TeiParameters.model_validate({})).options())
-    vectors = np.stack([e.vector for e in embedded]).astype(np.float64)  # (1 + S, D), of length 1
-    cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
+    vectors = unit(np.stack([e.vector for e in embedded]).astype(np.float64))  # (1 + S, D); float32 misses length 1
+    cosines: list[float] = np.clip(vectors[1:] @ vectors[0], -1, 1).tolist()
     return as_json(cosines)
 
 
