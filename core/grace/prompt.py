@@ -101,7 +101,9 @@ class Prompter:
         self._check_highest(turns)
         # What no text may hold. Other added tokens are ordinary: Gemma has line breaks and runs of spaces among them.
         marks = {i for i in turns & added.keys() if str(added[i]).replace("▁", " ").strip()}
-        self._special_ids = frozenset(special | marks | set(self._tag_ids.values()))
+        # But no mark is that of characters without a token: their text is read as well as it can be.
+        unknown = {self.tokenizer.unk_token_id} - turns - set(self.stop_ids)
+        self._special_ids = frozenset((special | marks | set(self._tag_ids.values())) - unknown)
         config = checkpoint.config
         self.overhead = max(len(t.prefix) + len(t.suffix) for t in self.templates.values())
         room = checkpoint.context_tokens - self.overhead

@@ -302,6 +302,22 @@ def sentencepiece(tmp_path: Path) -> Prompter:
     return Prompter(Checkpoint.load(folder))
 
 
+def test_characters_that_the_tokenizer_has_no_token_for_are_read_as_unknown(sentencepiece: Prompter) -> None:
+    folder = sentencepiece.checkpoint.folder
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["model"] |= {"byte_fallback": False, "unk_token": "<unk>"}
+    described["model"]["vocab"]["<unk>"] = unknown = len(described["model"]["vocab"])
+    described["added_tokens"].append({**described["added_tokens"][0], "id": unknown, "content": "<unk>"})
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"unk_token": "<unk>"}))
+    prompter = Prompter(Checkpoint.load(folder))
+    job = prompter.job("na\u00efve <unk>.", mode="direct")
+    ids = job.prompt_ids[job.pooled_from :]
+    assert (ids.count(unknown), len(ids)) == (1, 12)
+    assert job.segments[0].end == len(job.text)
+
+
 @pytest.mark.parametrize("text", ["a\nb", "a  b\n\n\nc", "\n", "Grüße\n", "<end_of_turn>\n<start_of_turn>model\n"])
 def test_line_breaks_that_are_added_tokens_are_ordinary_text_and_turn_markers_are_not(
     sentencepiece: Prompter, text: str
