@@ -32,6 +32,8 @@ CONFIG_VARIABLE = "GRACE_CONFIG"
 _STARS = str(SecretStr("x"))
 _SECRET = re.compile("token(?!iz)|key|secret|password", re.IGNORECASE)  # in names: `hf_token`, but not `tokenizer_mode`
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")  # of an address, with its password
+# Of an address, what a query names like a secret: `?api_key=...`.
+_ASKED = re.compile(rf"(?<=[?&])([^=&#\s]*(?:{_SECRET.pattern})[^=&#\s]*)=[^&#\s]*", re.IGNORECASE)
 
 Listed = Annotated[tuple[str, ...], NoDecode]
 
@@ -272,6 +274,6 @@ def _veiled(value: Any, *, by_name: bool, secret: bool = False) -> Any:
         case list():
             return [_veiled(part, by_name=by_name, secret=secret) for part in value]
         case str():
-            return _STARS if secret else _USER.sub("", value)
+            return _STARS if secret else _ASKED.sub(rf"\1={_STARS}", _USER.sub("", value))
         case _:
             return value

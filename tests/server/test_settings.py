@@ -49,6 +49,8 @@ def test_secrets_inside_settings_are_not_shown() -> None:
     shown = Settings(engine_args=arguments, qdrant_url="http://me:hush@[::1]:6333").shown()
     assert "hush" not in str(shown)
     assert shown["qdrant_url"] == "http://[::1]:6333"
+    asked = Settings(qdrant_url="https://hub/x?a=b&Api-Key=hush&c=d#token=no").shown()["qdrant_url"]
+    assert asked == "https://hub/x?a=b&Api-Key=**********&c=d#token=no"
     assert shown["engine_args"]["hf_token"] == "**********"
     assert shown["engine_args"]["deep"][2] == {"name": "b", "url": "https://hub/x?a=b@c"}
     assert {name: shown["engine_args"][name] for name in ("max_num_batched_tokens", "tokenizer_mode")} == {
