@@ -1,9 +1,10 @@
-"""Ctrl+C ends a synchronous upload, whatever the server does."""
+"""Ctrl+C ends what a synchronous client does at once with several requests, whatever the server does."""
 
 from __future__ import annotations
 
 import http.server
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -78,3 +79,26 @@ def test_who_leaves_an_upload_waits_for_nothing(full: http.server.ThreadingHTTPS
         with pytest.raises(LookupError):
             client.documents.upload("papers", source(), batch_size=1)
         assert time.monotonic() - began < 8.0
+
+
+EMBED = """
+import sys
+from grace_client import GraceClient
+GraceClient(sys.argv[1]).embed_each(["x", "y"], batch_size=1)
+"""
+
+
+def test_requests_that_are_not_answered_do_not_hold_an_interrupted_program() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [sys.executable, "-c", EMBED, f"http://127.0.0.1:{server.getsockname()[1]}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                server.settimeout(60)
+                connection, _ = server.accept()
+                with connection:
+                    assert connection.recv(1)  # a request is under way
+                    process.send_signal(signal.SIGINT)
+                    _, told = process.communicate(timeout=15)
+                assert "KeyboardInterrupt" in told
+            finally:
+                process.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from typing import TypeVar
 
 from grace_client import wire
@@ -43,8 +43,19 @@ def _given_up() -> threading.Event | None:
     return getattr(_worker, "given_up", None)
 
 
-def _begin(given_up: threading.Event) -> None:
-    _worker.given_up = given_up
+def _started(work: Callable[[T], R], item: T, given_up: threading.Event) -> Future[R]:
+    """Work in a thread that no program waits for at its end, as it would for those of an executor."""
+    future: Future[R] = Future()
+
+    def run() -> None:
+        _worker.given_up = given_up
+        try:
+            future.set_result(work(item))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="grace-client", daemon=True).start()
+    return future
 
 
 def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Generator[R, None, None]:
@@ -61,7 +72,6 @@ def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> G
     running: set[Future[R]] = set()
     more = True
     given_up = threading.Event()
-    threads = ThreadPoolExecutor(at_once, thread_name_prefix="grace-client", initializer=_begin, initargs=(given_up,))
     try:
         while True:
             while more and len(running) < at_once:
@@ -70,17 +80,17 @@ def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> G
                 except StopIteration:
                     more = False
                 else:
-                    running.add(threads.submit(work, item))
+                    running.add(_started(work, item, given_up))
             if not running:
-                break
+                return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for finished in [task for task in done if task.exception()] or done:
                 yield finished.result()
     except BaseException as error:
         given_up.set()
-        threads.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        if isinstance(error, Exception):
+            wait(running)
         raise
-    threads.shutdown()
 
 
 def each(items: Iterable[T]) -> Iterator[T]:
