@@ -20,6 +20,7 @@ from grace_client import (
     Job,
     NotFound,
     Progress,
+    Retries,
     TimedOut,
     results,
 )
@@ -270,6 +271,15 @@ async def test_a_job_that_does_not_move_is_waited_for_no_longer_than_was_said(cl
     client = client_of(lambda _: httpx.Response(200, headers=kind, stream=Silent(job)))
     began = time.monotonic()
     with pytest.raises(TimedOut, match="job j is not finished yet; it goes on"):
+        await client("jobs.wait", "j", timeout_s=0.5)
+    assert time.monotonic() - began < 2.0
+
+
+async def test_a_server_that_asks_for_patience_does_not_prolong_the_wait_for_a_job(client_of: Client) -> None:
+    refused = {"retry-after": "3"}
+    client = client_of(lambda _: httpx.Response(503, headers=refused, json={}), retries=Retries(attempts=3))
+    began = time.monotonic()
+    with pytest.raises(TimedOut):
         await client("jobs.wait", "j", timeout_s=0.5)
     assert time.monotonic() - began < 2.0
 

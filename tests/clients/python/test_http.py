@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -386,3 +387,14 @@ def test_errors_of_retries_are_never_swallowed() -> None:
         with pytest.raises(Unavailable) as caught:
             client.info()
         assert caught.value.code == "draining"
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_waited_for_no_longer_than_was_said() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        GraceClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=8.0) as client,
+    ):
+        began = time.monotonic()
+        with pytest.raises(TimedOut, match="not ready"):
+            client.wait_until_ready(timeout_s=0.3, poll_s=0.05)
+        assert time.monotonic() - began < 4.0

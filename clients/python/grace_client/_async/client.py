@@ -348,7 +348,7 @@ class AsyncGraceClient:
             TimedOut: it does not after `timeout_s` seconds.
         """
         end = time.monotonic() + timeout_s
-        while not await self.ready():
+        while not await self._answers("/readyz", until=end):
             if time.monotonic() + poll_s > end:
                 raise TimedOut(f"{self.http.url} is not ready after {timeout_s:g} seconds")
             await sleep(poll_s)
@@ -365,9 +365,9 @@ class AsyncGraceClient:
     ) -> None:
         await self.aclose()
 
-    async def _answers(self, path: str) -> bool:
+    async def _answers(self, path: str, *, until: float | None = None) -> bool:
         try:
-            await self.http.request("GET", path, retries=NO_RETRIES)
+            await self.http.request("GET", path, retries=NO_RETRIES, until=until)
         except (ConnectionFailed, Unavailable):
             return False
         return True

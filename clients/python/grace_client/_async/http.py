@@ -65,13 +65,16 @@ class AsyncHttp:
         query: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
         patient: bool = False,
+        until: float | None = None,
     ) -> Answer:
         """Ask, and read the answer as a model.
 
         Raises:
             BadAnswer: it is none of a GRACE server.
         """
-        response = await self.request(method, path, body=body, query=query, idempotent=idempotent, patient=patient)
+        response = await self.request(
+            method, path, body=body, query=query, idempotent=idempotent, patient=patient, until=until
+        )
         return read(answer, response.content, request_id=response.headers.get("x-request-id"))
 
     async def request(
@@ -84,13 +87,15 @@ class AsyncHttp:
         idempotent: bool | None = None,
         retries: Retries | None = None,
         patient: bool = False,
+        until: float | None = None,
     ) -> httpx.Response:
         """Ask, again if that may help. `idempotent` says that doing it twice does no harm; GET, PUT, DELETE are.
 
-        For a `patient` one, a server without room that says when to come again costs no attempt.
+        For a `patient` one, a server without room that says when to come again costs no attempt. `until`, a moment of
+        `time.monotonic()`, is what no attempt and no wait between two goes beyond.
         """
         return await self._repeated(
-            method, path, body, query, idempotent, retries or self.retries, stream=False, patient=patient
+            method, path, body, query, idempotent, retries or self.retries, stream=False, patient=patient, until=until
         )
 
     @asynccontextmanager
@@ -107,11 +112,11 @@ class AsyncHttp:
 
         An event named `error` is raised. Only the beginning is retried.
 
-        `until`, a moment of `time.monotonic()`, is looked at whenever something comes, be it a comment: a stream that
-        is kept alive never runs into the read timeout.
+        `until`, a moment of `time.monotonic()`, holds for the beginning, and is looked at whenever something comes, be
+        it a comment: a stream that is kept alive never runs into the read timeout.
         """
         response = await self._repeated(
-            method, path, body, None, True, self.retries, stream=True, read_timeout_s=read_timeout_s
+            method, path, body, None, True, self.retries, stream=True, read_timeout_s=read_timeout_s, until=until
         )
         try:
             yield self._read(response, until)
@@ -149,6 +154,7 @@ class AsyncHttp:
         stream: bool,
         patient: bool = False,
         read_timeout_s: float | None = None,
+        until: float | None = None,
     ) -> httpx.Response:
         harmless = method in SAFE_METHODS if idempotent is None else idempotent
         request_id = secrets.token_hex(12)
@@ -168,7 +174,7 @@ class AsyncHttp:
             # Made anew each time: a request that was sent is used up.
             try:
                 request = self._pool.build_request(
-                    method, path, content=content, params=query, headers=headers, timeout=timeout
+                    method, path, content=content, params=query, headers=headers, timeout=_within(timeout, until)
                 )
             except httpx.InvalidURL as error:
                 raise ValueError(f"what is asked for does not fit into a URL: {error}") from error
@@ -178,6 +184,8 @@ class AsyncHttp:
                 wait_s = retries.wait_s(error, attempt=attempt, idempotent=harmless)
                 if wait_s is None:
                     raise
+                if until is not None and time.monotonic() + wait_s >= until:
+                    raise TimedOut(f"no answer in the time allowed: {error.message}", request_id=request_id) from error
                 if patient and isinstance(error, Overloaded) and error.retry_after_s is not None:
                     attempt -= 1
             await sleep(wait_s)
@@ -196,6 +204,16 @@ class AsyncHttp:
         if response.is_success:
             return response
         raise from_response(response.status_code, response.headers, response.content, request_id=request_id)
+
+
+def _within(timeout: httpx.Timeout, until: float | None) -> httpx.Timeout:
+    """The timeouts, none longer than there is time."""
+    if until is None:
+        return timeout
+    left = max(until - time.monotonic(), 0.001)
+    return httpx.Timeout(
+        **{name: left if most is None else min(most, left) for name, most in timeout.as_dict().items()}
+    )
 
 
 def _translated(error: httpx.HTTPError, request_id: str) -> GraceError:

@@ -349,7 +349,7 @@ class GraceClient:
             TimedOut: it does not after `timeout_s` seconds.
         """
         end = time.monotonic() + timeout_s
-        while not self.ready():
+        while not self._answers("/readyz", until=end):
             if time.monotonic() + poll_s > end:
                 raise TimedOut(f"{self.http.url} is not ready after {timeout_s:g} seconds")
             sleep(poll_s)
@@ -366,9 +366,9 @@ class GraceClient:
     ) -> None:
         self.close()
 
-    def _answers(self, path: str) -> bool:
+    def _answers(self, path: str, *, until: float | None = None) -> bool:
         try:
-            self.http.request("GET", path, retries=NO_RETRIES)
+            self.http.request("GET", path, retries=NO_RETRIES, until=until)
         except (ConnectionFailed, Unavailable):
             return False
         return True

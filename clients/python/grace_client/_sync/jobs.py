@@ -67,7 +67,11 @@ class Jobs:
         except (ConnectionFailed, ServerFailed, BadAnswer):
             _left(id, end)
         while True:
-            job = self.get(id)
+            try:
+                job = self._http.call(Job, "GET", _path(id), until=end)
+            except TimedOut:
+                _left(id, end)
+                raise
             if progress:
                 progress(job)
             if job.finished_at is not None:
