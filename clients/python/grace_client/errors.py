@@ -177,11 +177,11 @@ def retry_after_s(value: str | None, *, now: datetime | None = None) -> float | 
     """Seconds of a `Retry-After`, which may be a number or a date. None if it says nothing."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isascii() and value.strip().isdigit():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

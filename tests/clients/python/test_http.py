@@ -282,6 +282,14 @@ async def test_what_no_url_can_hold_is_said_before_it_is_sent(client_of: Client)
     assert not seen
 
 
+@pytest.mark.parametrize("value", [datetime.date(2026, 1, 1), float("nan")])
+async def test_a_filter_that_json_has_no_form_for_is_said_before_it_is_sent(client_of: Client, value: object) -> None:
+    answer, seen = one_after_the_other(httpx.Response(200, json={"data": [], "next": None}))
+    with pytest.raises(ValueError, match="JSON"):
+        await client_of(answer)("documents.list", "papers", filter={"field": "a", "operator": "==", "value": value})
+    assert not seen
+
+
 async def test_a_full_server_is_waited_for_until_all_is_through(
     client_of: Client, house_with: Callable[..., House]
 ) -> None:

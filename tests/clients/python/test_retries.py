@@ -54,6 +54,8 @@ def test_it_ends() -> None:
         ("soon", None),
         ("-3", None),
         ("", None),
+        ("²", None),
+        ("Mon, 23 Nov 99999999999 12:00:30 GMT", None),
         (None, None),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -104,7 +103,9 @@ class AsyncDocuments:
         after: str = "",
     ) -> AsyncIterator[results.StoredDocument]:
         """All documents in the order of their ids, a page at a time."""
-        query = wire.given(filter=None if filter is None else json.dumps(dict(filter)), state=state, limit=_PAGE)
+        query = wire.given(
+            filter=None if filter is None else wire.encode(dict(filter)).decode(), state=state, limit=_PAGE
+        )
         more: str | None = after
         while more is not None:
             page = await self._http.call(results.Page, "GET", _path(index), query={**query, "after": more})

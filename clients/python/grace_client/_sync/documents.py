@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -105,7 +104,9 @@ class Documents:
         after: str = "",
     ) -> Iterator[results.StoredDocument]:
         """All documents in the order of their ids, a page at a time."""
-        query = wire.given(filter=None if filter is None else json.dumps(dict(filter)), state=state, limit=_PAGE)
+        query = wire.given(
+            filter=None if filter is None else wire.encode(dict(filter)).decode(), state=state, limit=_PAGE
+        )
         more: str | None = after
         while more is not None:
             page = self._http.call(results.Page, "GET", _path(index), query={**query, "after": more})
