@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -571,3 +572,24 @@ def test_torch_is_not_loaded_for_what_needs_no_model() -> None:
     """It takes seconds, which a list, an export or a lexical search need not cost."""
     code = "import sys, grace_server.index.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_cannot_be_asked_for_is_said_in_a_line(
+    shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        shell("search", "river", "-k", "-1")
+    assert ended.value.code == 2
+    assert shell("search", "river", "--filter", "[" * 100_000) == 1
+    monkeypatch.setenv("GRACE_PORT", "many")
+    assert shell("list") == 1
+    assert "grace-index: port: " in capsys.readouterr().err
+
+
+def test_an_export_is_utf_8_whatever_the_terminal_is(shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "d.jsonl"
+    source.write_text(json.dumps({"id": "1", "text": "漢 flüss", "vector": [1.0, 2.0]}), encoding="utf-8")
+    assert shell("build", source, "--vectors") == 0
+    command = [sys.executable, "-m", "grace_server.index.cli", "--data-dir", str(shell.folder), "export"]
+    made = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True)
+    assert json.loads(made.stdout.decode())["text"] == "漢 flüss"

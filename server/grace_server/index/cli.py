@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
+
+from pydantic import ValidationError
 
 from grace.errors import GraceError
 from grace.representation import Mode
@@ -42,6 +45,8 @@ ModelOf = Callable[[str | None, str | None], Any]
 
 def main(argv: Sequence[str] | None = None, *, model_of: ModelOf = commands.model_of) -> None:
     """Entry point. Tests give a `model_of` of their own."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's is: `build` reads what `export` wrote
     sys.exit(run(argv, model_of=model_of))
 
 
@@ -57,6 +62,10 @@ def run(argv: Sequence[str] | None, *, model_of: ModelOf) -> int:
             return code
         finally:
             catalog.close()
+    except ValidationError as error:  # of the settings: the values may be secrets
+        for problem in error.errors(include_input=False, include_url=False):
+            print(f"grace-index: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+        return FAILED
     except (ApiError, GraceError, OSError) as error:
         print(f"grace-index: {error}", file=sys.stderr)
         return FAILED
@@ -191,7 +200,7 @@ def _tell_counts(collection: Collection) -> None:
 def _search(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
     try:
         clause = None if arguments.filter is None else compile_filter(json.loads(arguments.filter))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         print(f"grace-index: --filter is not JSON: {error}", file=sys.stderr)
         return FAILED
     options = Options(k=arguments.k, method=arguments.method, clause=clause)
