@@ -37,7 +37,7 @@ class Retries:
             return None
         asked = error.retry_after_s if isinstance(error, ApiError) else None
         if asked is None:
-            most = self.first_wait_s * 2.0 ** (attempt - 1)
+            most = self.first_wait_s * 2.0 ** min(attempt - 1, 99)  # far above the longest; 2.0**1024 is an error
             return min(self.longest_wait_s, most * (0.5 + self.draw() / 2))
         if asked > self.longest_wait_s:
             return None

@@ -31,6 +31,10 @@ def test_without_being_asked_it_doubles_up_to_a_limit(drawn: float, attempt: int
     assert min(60, most / 2) <= wait_s <= min(60, most)
 
 
+def test_a_wait_has_its_end_after_any_number_of_attempts() -> None:
+    assert Retries(attempts=10**6, draw=lambda: 1.0).wait_s(full(None), attempt=5000, idempotent=True) == 60
+
+
 def test_clients_refused_together_do_not_return_together() -> None:
     waits = {Retries().wait_s(full(5.0), attempt=1, idempotent=True) for _ in range(20)}
     assert len(waits) > 10

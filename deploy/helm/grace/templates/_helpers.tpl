@@ -110,6 +110,7 @@ spec:
       readinessProbe:
         httpGet: {path: /readyz, port: http}
         periodSeconds: 5
+        timeoutSeconds: 5 # a busy pod answers late; one that is not ready says so at once, and is out at the first time
         failureThreshold: 1
       livenessProbe:
         httpGet: {path: /livez, port: http}
