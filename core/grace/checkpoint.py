@@ -22,7 +22,14 @@ _MODELS = Path(__file__).parent / "models"
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _SIZES = ("hidden_size", "max_position_embeddings", "vocab_size")  # of config.json
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-_TOKENIZER_SOURCES = ("tokenizer.model", "vocab.json", "merges.txt")  # of one without tokenizer.json
+_TOKENIZER_SOURCES = (  # of one without tokenizer.json
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "added_tokens.json",
+)
 
 DEFAULT_INSTRUCTION: dict[Role, str] = {
     "document": (
@@ -99,7 +106,7 @@ class CheckpointConfig:
         if not isinstance(generation, dict) or set(generation) - {"temperature"}:
             raise CheckpointError(f"{CONFIG_FILE}: 'generation' may hold 'temperature' alone")
         temperature = generation.get("temperature", 0.0)
-        if not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
+        if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 <= temperature <= 2:
             raise CheckpointError(f"{CONFIG_FILE}: 'generation.temperature' must lie in 0..2")
         if not isinstance(data.get("provenance", {}), dict):
             raise CheckpointError(f"{CONFIG_FILE}: 'provenance' must be an object")

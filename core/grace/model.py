@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from grace.checkpoint import BUNDLED_NAME, Checkpoint
 from grace.engines.base import Delta, Engine
 from grace.errors import EngineDead, InvalidInput, check_one_of
-from grace.pooling import POOLINGS, Pooling, unit
+from grace.pooling import POOLINGS, Pooling, check_dimensions, unit
 from grace.prompt import Prompter
 from grace.representation import Floats, Job, Mode, Representation, Role
 
@@ -119,6 +119,7 @@ class Grace:
         """
         pooling = pooling or self.checkpoint.config.pooling
         check_one_of("pooling", pooling, POOLINGS)
+        check_dimensions(dimensions, self.checkpoint.hidden_size)  # before anything is written
         single = isinstance(texts, str)
         answers = self._represent_each(
             [texts] if isinstance(texts, str) else texts,

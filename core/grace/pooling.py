@@ -62,13 +62,21 @@ def finish(vector: npt.NDArray[np.floating], *, dimensions: int | None, normaliz
     Raises:
         InvalidInput: `dimensions` is not in 1..H.
     """
-    if dimensions is not None:
-        if not 1 <= dimensions <= vector.shape[-1]:
-            raise InvalidInput(f"dimensions must lie in 1..{vector.shape[-1]}, got {dimensions}", param="dimensions")
-        vector = vector[:dimensions]
+    check_dimensions(dimensions, vector.shape[-1])
+    vector = vector[:dimensions]
     if normalize:
         vector = unit(vector)
     return vector.astype(np.float32)
+
+
+def check_dimensions(dimensions: int | None, most: int) -> None:
+    """Whether so many of `most` can be kept; None is all.
+
+    Raises:
+        InvalidInput: they cannot.
+    """
+    if dimensions is not None and not 1 <= dimensions <= most:
+        raise InvalidInput(f"dimensions must lie in 1..{most}, got {dimensions}", param="dimensions")
 
 
 def unit(vector: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

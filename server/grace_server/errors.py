@@ -271,7 +271,9 @@ def _validation(errors: Sequence[Any]) -> ApiError:
 
 def _path(error: Any) -> list[str | int]:
     """The field of the request: pydantic's path without its first step (body, path) and the arms of unions."""
-    return [part for part in error["loc"][1:] if not _is_branch(str(part))]
+    steps = error["loc"][1:]
+    unknown = len(steps) - 1 if error["type"] == "extra_forbidden" else None  # a field of any name, also of an arm's
+    return [step for number, step in enumerate(steps) if number == unknown or not _is_branch(str(step))]
 
 
 def _spelt(path: Sequence[str | int]) -> str:

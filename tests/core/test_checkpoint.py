@@ -54,6 +54,17 @@ def test_the_fingerprint_follows_what_is_computed_and_nothing_else(folder: Path)
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "spiece.model", "added_tokens.json"])
+def test_the_fingerprint_follows_what_a_tokenizer_is_made_from(folder: Path, name: str) -> None:
+    first = Checkpoint.load(folder).fingerprint
+    (folder / name).write_text("river\n")  # nobody reads it beside tokenizer.json
+    assert Checkpoint.load(folder).fingerprint == first
+    (folder / "tokenizer.json").unlink()
+    seen = {Checkpoint.load(folder).fingerprint}
+    (folder / name).write_text("hill\n")
+    assert Checkpoint.load(folder).fingerprint not in seen
+
+
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
 def test_a_model_that_reads_by_other_factors_in_a_short_context_has_another_fingerprint_there(
     folder: Path, key: str
@@ -86,6 +97,7 @@ def test_a_model_that_reads_by_other_factors_in_a_short_context_has_another_fing
         ({"instruction": {"document": "x"}}, "exactly the roles"),
         ({"instruction": {"document": "x", "query": " "}}, "not empty"),
         ({"generation": {"temperature": 9}}, "temperature"),
+        ({"generation": {"temperature": True}}, "temperature"),
         ({"generation": {"seed": 1}}, "'temperature' alone"),
         ({"surprise": 1}, "unknown keys: surprise"),
     ],

@@ -69,6 +69,7 @@ def test_what_is_no_option_is_refused_before_anything_runs(grace: Grace) -> None
         "mode": lambda: grace.encode(TEXTS, mode="Reason"),  # type: ignore[arg-type]
         "role": lambda: grace.represent(TEXTS, role="doc"),  # type: ignore[arg-type]
         "texts": lambda: grace.represent("one text"),
+        "dimensions": lambda: grace.encode([], dimensions=65),
     }.items():
         with pytest.raises(InvalidInput) as caught:
             ask()

@@ -111,6 +111,18 @@ async def test_an_error_says_which_field_of_the_request_and_which_text_of_it(
     assert service.engine.calls == 0
 
 
+@pytest.mark.parametrize("name", ["str", "bool", "x]", "function-x"])
+async def test_an_unknown_field_is_named_whatever_its_name(serve: Serve, name: str) -> None:
+    service = await serve()
+    for body, param in (
+        ({"input": "a", name: 1}, name),
+        ({"first": "a", "second": {"text": "b", name: 1}}, f"second.{name}"),
+    ):
+        error = assert_envelope(await service.client.post("/explain" if "first" in body else "/embed", json=body))
+        assert error["param"] == param
+        assert error["message"].startswith(f"unknown field '{param}'")
+
+
 async def test_requests_that_share_a_generation_are_each_told_their_own_field(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
