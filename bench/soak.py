@@ -3,8 +3,8 @@
 Beside the mixed traffic of `bench/load.py` (open loop) there are clients that vanish in the middle of a request,
 streams that are cancelled after their first events, readers that take an answer in small sips, and bursts of three
 seconds at three times the capacity every half minute. Every five seconds it is noted what the process tree holds:
-resident memory, file descriptors, threads. Part of the memory are pages of files, as of libraries, which the system
-takes back and reads again as it likes; whether memory grows is asked of the rest, which is the processes' own. Slopes
+resident memory, file descriptors, threads. Part of the memory is shared: pages of files, as of libraries, which the
+system takes back and reads again as it likes. Whether memory grows is asked of the rest, the processes' own. Slopes
 are Theil-Sen's over minutes, with 95 % intervals; the first tenth warms up. Something grows if its interval lies above
 nothing and it gains more than 0.5 % an hour. The index takes documents all the while, under the same few ids: what it
 holds has no reason to grow.

@@ -101,7 +101,7 @@ class Prompter:
         self._check_highest(turns)
         # What no text may hold. Other added tokens are ordinary: Gemma has line breaks and runs of spaces among them.
         marks = {i for i in turns & added.keys() if str(added[i]).replace("▁", " ").strip()}
-        # But no mark is that of characters without a token: their text is read as well as it can be.
+        # The token for unknown characters is no such mark: a text that has them is read as well as it can be.
         unknown = {self.tokenizer.unk_token_id} - turns - set(self.stop_ids)
         self._special_ids = frozenset((special | marks | set(self._tag_ids.values())) - unknown)
         config = checkpoint.config

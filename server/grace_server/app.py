@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import Lifespan
 
 from grace.checkpoint import Checkpoint
 from grace.engines.base import Engine
@@ -63,9 +64,13 @@ for _part in (embed, explain, openai, cohere, tei, index, probes, info, docs, pl
 class _Service(FastAPI):
     """FastAPI's application, with the routes and the document that all services have."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, lifespan: Lifespan[FastAPI] | None = None) -> None:
         super().__init__(
-            title="GRACE", summary="Embeddings that explain themselves", docs_url=None, redoc_url=None, **options
+            title="GRACE",
+            summary="Embeddings that explain themselves",
+            lifespan=lifespan,
+            docs_url=None,
+            redoc_url=None,
         )
         self.router.routes += _ROUTES.routes
 
@@ -111,7 +116,7 @@ def create_app(
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    app = _Service(lifespan=lifespan)
+    app = _Service(lifespan)
     app.state.settings, app.state.metrics, app.state.life = settings, metrics, life
     docs.mount_assets(app)
     for kind in (ApiError, GraceError, RequestValidationError, HTTPException):

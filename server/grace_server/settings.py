@@ -21,6 +21,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
 from yaml import YAMLError
@@ -243,7 +244,7 @@ class Settings(BaseSettings):
         try:
             return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
         except (YAMLError, ValueError, TypeError) as error:
-            raise ValueError(f"the configuration file {path} is no YAML with a setting a line: {error}") from error
+            raise SettingsError(f"the configuration file {path} is no YAML with a setting a line: {error}") from error
 
     @property
     def max_body_bytes(self) -> int:

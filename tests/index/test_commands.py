@@ -584,6 +584,11 @@ def test_what_cannot_be_asked_for_is_said_in_a_line(
     monkeypatch.setenv("GRACE_PORT", "many")
     assert shell("list") == 1
     assert "grace-index: port: " in capsys.readouterr().err
+    file = shell.folder / "grace.yaml"
+    file.write_text("port: [")
+    monkeypatch.setenv("GRACE_CONFIG", str(file))
+    assert shell("list") == 1
+    assert f"grace-index: the configuration file {file} is no YAML" in capsys.readouterr().err
 
 
 def test_an_export_is_utf_8_whatever_the_terminal_is(shell: Shell, tmp_path: Path) -> None:

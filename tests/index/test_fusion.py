@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,12 @@ H = 4
 DOCUMENTS = 1_300  # all of which match the query's word: both lists are longer than what is fused at first
 
 
-@pytest.mark.parametrize("dense_weight", [0.5, 3.0])
-def test_pages_of_a_hybrid_search_neither_overlap_nor_leave_a_document_out(tmp_path: Path, dense_weight: float) -> None:
+Hits = Callable[..., list[Hit]]
+
+
+@pytest.fixture(scope="module")
+def hits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hits]:
+    """Of one question, with these options of the search."""
     rng = np.random.default_rng(0)
     documents = [
         {
@@ -27,27 +32,39 @@ def test_pages_of_a_hybrid_search_neither_overlap_nor_leave_a_document_out(tmp_p
         }
         for i in range(DOCUMENTS)
     ]
-    catalog = Catalog(tmp_path, Edges())
+    catalog = Catalog(tmp_path_factory.mktemp("indexes"), Edges())
     try:
         collection = catalog.create("a", CollectionSettings(), dimensions=H, fingerprint=None)
         collection.upsert(documents)
         question = Question("stone", np.array([1, 0, 0, 0], dtype=np.float32))
 
-        def hits(offset: int, k: int) -> list[Hit]:
-            options = Options(k=k, offset=offset, method="hybrid", dense_weight=dense_weight)
-            [answer], _ = find(collection, [question], options)
+        def asked(offset: int, k: int, **options: Any) -> list[Hit]:
+            [answer], _ = find(collection, [question], Options(k=k, offset=offset, method="hybrid", **options))
             return list(answer.hits)
 
-        paged = [hit for offset in range(0, DOCUMENTS, 100) for hit in hits(offset, 100)]
-        at_once = hits(0, DOCUMENTS)
+        yield asked
     finally:
         catalog.close()
+
+
+@pytest.mark.parametrize("dense_weight", [0.5, 3.0])
+def test_pages_of_a_hybrid_search_neither_overlap_nor_leave_a_document_out(hits: Hits, dense_weight: float) -> None:
+    paged = [hit for at in range(0, DOCUMENTS, 100) for hit in hits(at, 100, dense_weight=dense_weight)]
+    at_once = hits(0, DOCUMENTS, dense_weight=dense_weight)
     assert sorted(int(hit.document.id) for hit in paged) == list(range(DOCUMENTS))
     assert [(hit.document.id, hit.score, hit.dense, hit.lexical) for hit in paged] == [
         (hit.document.id, hit.score, hit.dense, hit.lexical) for hit in at_once
     ]
     for hit in paged:
         assert hit.score == pytest.approx(sum(place.contribution for place in (hit.dense, hit.lexical) if place))
-    for part in (paged[:200], paged[200:1_000], paged[1_000:]):
+    for part in (paged[:200], paged[200:400], paged[400:800], paged[800:]):
         scores = [hit.score for hit in part]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_pages_above_a_threshold_are_the_beginning_of_those_without(hits: Hits) -> None:
+    every = [(hit.document.id, hit.score) for hit in hits(0, DOCUMENTS)]
+    for least in (every[120][1], every[199][1] * 1.0001, every[500][1]):
+        above = [hit for at in range(0, DOCUMENTS, 100) for hit in hits(at, 100, threshold=least)]
+        first = next(number for number, (_, score) in enumerate(every) if score < least)
+        assert [(hit.document.id, hit.score) for hit in above] == every[:first]

@@ -72,6 +72,7 @@ def started(
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRACE_")}
     out = out or log.with_suffix(".out")
+    out.unlink(missing_ok=True)  # of an earlier one
     process = forked_service(flags, environment | dict(variables or {}), out=out, log=log)
     try:
         yield Service(process, out, log)

@@ -26,9 +26,13 @@ def test_two_processes_give_the_rewards_of_one(tmp_path: Path, model_folder: Pat
             log = tmp_path / f"log{world}{rank}"
             arguments = [str(model_folder), str(tmp_path), str(world)]
             started.append((forked_script(SCRIPT, arguments, variables, log=log), log))
-        for process, log in started:
-            process.join(600)
-            assert process.exitcode == 0, log.read_text()[-3000:]
+        try:
+            for process, log in started:
+                process.join(300)
+                assert process.exitcode == 0, log.read_text()[-3000:]
+        finally:
+            for process, _ in started:
+                process.kill()
     one, two = (torch.load(tmp_path / f"{world}.pt") for world in (1, 2))
     for algorithm, (rewards, advantages) in one.items():
         torch.testing.assert_close(two[algorithm][0], rewards, atol=1e-5, rtol=0)

@@ -25,4 +25,6 @@ def test_vllm_writes_with_the_weights_of_the_policy(tmp_path: Path, model_folder
     script = Path(__file__).with_name("vllm_colocate.py")
     process = forked_script(script, [str(model_folder), str(tmp_path)], ENVIRONMENT, log=log)
     process.join(400)
+    process.kill()  # if it still runs
+    process.join()
     assert process.exitcode == 0, log.read_text()[-4000:]

@@ -41,6 +41,8 @@ def whole_or_nothing(folder: Path, config: CheckpointConfig, trainer: Trainer) -
             (folder / CONFIG_FILE).unlink(missing_ok=True)  # the mark of another that was saved under this name
         yield
         if args.should_save:
+            # Nothing reads it again, and it holds every setting, `hub_token` among them.
+            (folder / "training_args.bin").unlink(missing_ok=True)
             save_config(config, folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch.save reports a full disk as RuntimeError, safetensors as its own.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -127,7 +127,7 @@ def _check_own(recipe: Recipe) -> None:
 def _hinted(name: str, value: Any) -> Any:
     """A value of GraceConfig as its field's type has it; fields of other types are looked at by whoever reads them."""
     hint = _HINTS[name]
-    kinds = set(get_args(hint)) or {hint}
+    kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
     return _as(name, value, kinds) if kinds <= {*_PLAIN, NoneType} else _read(value)
 
 

@@ -156,7 +156,9 @@ class Run:
             step = checkpoints.step(Path(resume))
             heldout.rewind(self.folder, step)
             # Of the run as it went on before: the next `--resume` would take the newest of them for this run's.
-            self._set_aside(checkpoints.after(self.folder, step), "superseded-")
+            # One that was not saved whole is written over when its step comes.
+            later = [folder for folder in checkpoints.after(self.folder, step) if checkpoints.is_whole(folder)]
+            self._set_aside(later, "superseded-")
             return
         saved = sorted(self.folder.glob("checkpoint-*"))
         partial = [folder for folder in saved if not checkpoints.is_whole(folder)]

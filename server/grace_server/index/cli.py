@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from grace.errors import GraceError
 from grace.representation import Mode
@@ -66,7 +67,7 @@ def run(argv: Sequence[str] | None, *, model_of: ModelOf) -> int:
         for problem in error.errors(include_input=False, include_url=False):
             print(f"grace-index: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
         return FAILED
-    except (ApiError, GraceError, OSError) as error:
+    except (ApiError, GraceError, OSError, SettingsError) as error:
         print(f"grace-index: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -201,7 +202,7 @@ def _search(catalog: Catalog, arguments: argparse.Namespace, open_model: command
     try:
         clause = None if arguments.filter is None else compile_filter(json.loads(arguments.filter))
     except (ValueError, RecursionError) as error:
-        print(f"grace-index: --filter is not JSON: {error}", file=sys.stderr)
+        print(f"grace-index: --filter cannot be read: {error}", file=sys.stderr)
         return FAILED
     options = Options(k=arguments.k, method=arguments.method, clause=clause)
     [answer] = asyncio.run(commands.search(catalog, arguments.index, arguments.query, options, open_model))

@@ -11,7 +11,7 @@ from grace_server.index.vector_index import Neighbours
 
 RANK_CONSTANT = 20.0  # the usual 60 flattens the heads of the lists; chosen on three collections, see docs/search.md
 FUSION_DEPTH = 200  # best of each list that are fused; who asks for more hits gets them from deeper stages
-STAGES = (FUSION_DEPTH, 1_000, 10_000)
+STAGES = (FUSION_DEPTH, 400, 800, 1_600, 3_200, 6_400, 10_000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,8 @@ def fuse_in_stages(lists: Sequence[Neighbours], *, weights: Sequence[float], rea
 
     Deeper lists would give candidates new scores, and so the documents of earlier pages new places: a document would be
     on two pages, and another on none. So the first 200 are those of the best 200 of each list and keep their scores;
-    only those after them come from longer ones.
+    only those after them come from longer ones. That holds where a longer list begins as the shorter one did: where an
+    index is not exact, more hits are looked for in more places.
     """
     scores: dict[int, float] = {}
     depths: dict[int, int] = {}

@@ -45,11 +45,12 @@ def plane_of(
     count, width = vectors.shape
     centre = vectors.mean(axis=0, dtype=np.float64) if count else np.zeros(width)
     from_centre = vectors - centre
-    if float(np.square(from_centre).sum()) < 1e-12 * max(1, count):
+    if float(np.vdot(from_centre, from_centre)) < 1e-12 * max(1, count):
         return Plane(centre, np.zeros((2, width)), (0.0, 0.0))
     # By a power of two, which changes no direction: products of long vectors are no numbers that float32 can hold.
-    _, exponent = math.frexp(float(np.abs(from_centre).max()))
-    spread = np.ldexp(from_centre, -exponent).astype(np.float32)  # (N, H)
+    _, exponent = math.frexp(max(float(from_centre.max()), -float(from_centre.min())))
+    spread = np.ldexp(from_centre, -exponent, out=from_centre).astype(np.float32)  # (N, H)
+    del from_centre  # twice its size
     total = float(np.square(spread, dtype=np.float64).sum())
     block = np.random.default_rng(0).standard_normal((width, min(_BLOCK, width)))  # (H, B)
     for _ in range(_ROUNDS):

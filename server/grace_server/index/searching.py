@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -35,7 +37,7 @@ class Options:
     method: Method = "dense"
     mode: Mode | None = None  # of the query; None: as the collection says
     clause: Clause | None = None
-    threshold: float | None = None  # hits below this score are left out
+    threshold: float | None = None  # the first hit with a lower score, and those after it, are left out
     dense_weight: float = DENSE_WEIGHT  # in a hybrid search
     explain: bool = False
     centred: bool = False  # explain the scores with the collection's mean subtracted, too
@@ -137,26 +139,24 @@ def find(collection: Collection, questions: Sequence[Question], options: Options
 
 
 def _answer(collection: Collection, question: Question, lists: dict[str, Neighbours], options: Options) -> Answer:
-    places: dict[str, dict[int, Place]] = {"dense": {}, "lexical": {}}
+    reach, weights = options.offset + options.k, {"dense": options.dense_weight, "lexical": 1.0}
+    depths: Mapping[int, int] = {}
     if len(lists) == 1:
         [ranked] = lists.values()
     else:
-        weights = {"dense": options.dense_weight, "lexical": 1.0}
-        fused = fuse_in_stages(
-            [lists[name] for name in weights], weights=list(weights.values()), reach=options.offset + options.k
-        )
-        ranked = fused.neighbours
-        places = {name: _places(lists[name], weight, fused.depths) for name, weight in weights.items()}
-    found = [
-        (label, score)
-        for label, score in zip(ranked.labels.tolist(), ranked.scores.tolist(), strict=True)
-        if options.threshold is None or score >= options.threshold
-    ][: options.offset + options.k]
+        fused = fuse_in_stages([lists[name] for name in weights], weights=list(weights.values()), reach=reach)
+        ranked, depths = fused.neighbours, fused.depths
+    pairs = zip(ranked.labels[:reach].tolist(), ranked.scores[:reach].tolist(), strict=True)
+    least = -math.inf if options.threshold is None else options.threshold
+    # The first below it is the end, also where scores rise again with the next stage of a hybrid search: what came
+    # after would have another place on every page.
+    found = list(takewhile(lambda pair: pair[1] >= least, pairs))
     # A document that was deleted since the index was asked is passed over, so those before the page are looked up, too.
     labels = np.array([label for label, _ in found], dtype=np.int64)
     documents = collection.documents_after(labels, options.offset)
     page = [(label, score) for label, score in found if label in documents]
-    dense, words = places["dense"], places["lexical"]
+    depths = {label: depths[label] for label, _ in page} if depths else {}
+    dense, words = (_places(lists[name], weight, depths) if depths else {} for name, weight in weights.items())
     explained: list[Explanation | str] | None = None
     mean = None
     if options.explain:

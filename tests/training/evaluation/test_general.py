@@ -266,6 +266,8 @@ def test_vllm_gives_what_transformers_gives(data: Path, done: Path, tmp_path: Pa
     command = arguments(data, tmp_path, "vllm", "--tasks", "fever,mmlu,nq_open,perplexity")
     process = forked_script(Path(cli.__file__), command, {}, log=tmp_path / "log")
     process.join(300)
+    process.kill()  # if it still runs
+    process.join()
     assert process.exitcode == 0, (tmp_path / "log").read_text()[-2000:]
     ours, theirs = only_run(tmp_path)[1], only_run(done)[1]
     for task in ("fever", "mmlu", "nq_open", "perplexity"):

@@ -93,7 +93,7 @@ class Http:
         """Ask, again if that may help. `idempotent` says that doing it twice does no harm; GET, PUT, DELETE are.
 
         For a `patient` one, a server without room that says when to come again costs no attempt. `until`, a moment of
-        `time.monotonic()`, is what no attempt and no wait between two goes beyond.
+        `time.monotonic()`: no pause goes beyond it, and no wait for the network begins with more time than is left.
         """
         return self._repeated(
             method, path, body, query, idempotent, retries or self.retries, stream=False, patient=patient, until=until
