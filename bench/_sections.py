@@ -245,7 +245,6 @@ SECTIONS = (
             Row("resident memory in the first minute, MiB", "rss_mib_first", "{:.0f}"),
             Row("resident memory in the last minute, MiB", "rss_mib_last", "{:.0f}"),
             Row("resident memory, MiB an hour", "rss_mib_per_hour", "{:+.1f}"),
-            Row("the same without what is shared, as pages of files, MiB an hour", "own_mib_per_hour", "{:+.1f}"),
             Row("file descriptors, an hour", "descriptors_per_hour", "{:+.2f}"),
             Row("threads, an hour", "threads_per_hour", "{:+.2f}"),
             Row(

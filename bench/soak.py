@@ -3,11 +3,9 @@
 Beside the mixed traffic of `bench/load.py` (open loop) there are clients that vanish in the middle of a request,
 streams that are cancelled after their first events, readers that take an answer in small sips, and bursts of three
 seconds at three times the capacity every half minute. Every five seconds it is noted what the process tree holds:
-resident memory, file descriptors, threads. Part of the memory is shared: pages of files, as of libraries, which the
-system takes back and reads again as it likes. Whether memory grows is asked of the rest, the processes' own. Slopes
-are Theil-Sen's over minutes, with 95 % intervals; the first tenth warms up. Something grows if its interval lies above
-nothing and it gains more than 0.5 % an hour. The index takes documents all the while, under the same few ids: what it
-holds has no reason to grow.
+resident memory, file descriptors, threads. Slopes are Theil-Sen's over minutes, with 95 % intervals; the first tenth
+warms up. Something grows if its interval lies above nothing and it gains more than 0.5 % an hour. The index takes
+documents all the while, under the same few ids: what it holds has no reason to grow.
 
 Slots of segment sums in the worker and blocks of the key-value cache go up and down with the requests that run, which
 says nothing about leaks. So every two minutes the traffic rests until all is answered and embedded, and what is still
@@ -56,10 +54,9 @@ KEPT = 50  # one answer of so many is recomputed
 GROWS = 0.005  # of what is held, in an hour
 EXPECTED = ("200", "429")
 KINDS = ("usual", *ODD)
-GROWING = ("own_mib", "descriptors", "threads")
+GROWING = ("rss_mib", "descriptors", "threads")
 GIVEN_BACK = ("slots", "kv_blocks_share")
-MEMORY = ("rss_mib", "rss_server_mib", "own_mib", "own_server_mib")  # of all, and of the server's process alone
-KEPT_GAUGES = (*MEMORY, "descriptors", "slots")  # minute by minute, to look for causes
+KEPT_GAUGES = ("rss_mib", "rss_server_mib", "descriptors", "slots")  # minute by minute, to look for causes
 
 
 @dataclass
@@ -111,7 +108,7 @@ async def soak(server: Server, options: Any, seen: Seen) -> dict[str, Any]:
     warm = seen.held[len(seen.held) // 10 :]
     figures: dict[str, Any] = {"minutes": options.minutes, "capacity_per_s": capacity, **seen.outcomes}
     figures["each_minute"] = {gauge: averages(gauge, seen.held)[1] for gauge in KEPT_GAUGES}
-    for gauge in ("rss_mib", *GROWING):
+    for gauge in GROWING:
         figures |= growth(gauge, warm)
     for gauge in GIVEN_BACK:
         figures[f"{gauge}_most"] = max(sample[gauge] for sample in seen.held)
@@ -228,14 +225,13 @@ async def watch(server: Server, seen: Seen) -> None:
 def held(server: Server) -> dict[str, float]:
     """What the server's processes hold now."""
     root = psutil.Process(server.pid)
-    found = dict.fromkeys((*MEMORY, "descriptors", "threads"), 0.0)
+    found = dict.fromkeys(("rss_mib", "rss_server_mib", "descriptors", "threads"), 0.0)
     found["seconds"] = time.perf_counter()
     for process in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            memory = process.memory_info()
-            for kind, amount in (("rss", memory.rss), ("own", memory.rss - memory.shared)):
-                found[f"{kind}_mib"] += amount / 2**20
-                found[f"{kind}_server_mib"] += amount / 2**20 * (process == root)
+            memory = process.memory_info().rss / 2**20
+            found["rss_mib"] += memory
+            found["rss_server_mib"] += memory * (process == root)
             found["descriptors"] += process.num_fds()
             found["threads"] += process.num_threads()
     found["slots"] = server.metric("grace_engine_slots")
