@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -188,6 +189,25 @@ def test_a_cache_too_small_for_any_text_is_refused_at_the_start_with_what_it_tak
         engine = VllmEngine(checkpoint, Prompter(checkpoint), options)
         with pytest.raises(EngineError, match=words):
             asyncio.run(engine.start())
+
+
+async def test_memory_is_given_back_again_and_again_until_the_engine_dies(
+    talkative: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def collective_rpc(method: str) -> None:
+        asked.append(method)
+        if len(asked) == 3:
+            raise EngineError("gone")
+
+    monkeypatch.setattr("grace.engines.vllm._TIDY_S", 0.0)
+    checkpoint = Checkpoint.load(talkative)
+    engine = VllmEngine(checkpoint, Prompter(checkpoint))
+    monkeypatch.setattr(engine, "_llm", SimpleNamespace(collective_rpc=collective_rpc))
+    async with asyncio.timeout(10):
+        await engine._tidy()
+    assert asked == ["grace_give_back"] * 3
 
 
 async def test_an_answer_of_any_kind_keeps_the_watchdog_quiet() -> None:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["VllmEngine", "VllmOptions"]
 
 
+_TIDY_S = 60.0  # how often, on a CPU, the engine's process returns memory that it does not use
+
 # Of engines of one process: what one of them starts is known by what was not there before.
 _one_at_a_time = threading.Lock()
 
@@ -61,7 +63,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._processes: frozenset[Any] = frozenset()  # vLLM's, with all that these have started
         self._others: frozenset[Any] | None = None  # processes that were there before vLLM's
-        self._watchdog: asyncio.Task[None] | None = None
+        self._helpers: list[asyncio.Task[None]] = []
         self._hung = False
         self._given_up = threading.Event()
 
@@ -80,12 +82,14 @@ class VllmEngine:
             raise
         if self._options.niceness and prepare_environment():  # the first texts have run: its threads are there
             _give_way(self._processes, self._options.niceness)
-        self._watchdog = asyncio.create_task(self._watch())
+        self._helpers.append(asyncio.create_task(self._watch()))
+        if prepare_environment():
+            self._helpers.append(asyncio.create_task(self._tidy()))
 
     async def close(self) -> None:
         """Stop the engine process."""
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        for helper in self._helpers:
+            helper.cancel()
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.shutdown()
@@ -144,6 +148,13 @@ class VllmEngine:
         await silence(self.diagnostics, limit_s=self._options.silence_s)
         self._hung = True
         _end(self._processes)
+
+    async def _tidy(self) -> None:
+        """Keep the process as large as its work is, and not as its largest step was. Whoever dies need not be tidy."""
+        with suppress(Exception):
+            while True:
+                await asyncio.sleep(_TIDY_S)
+                await self._engine.collective_rpc("grace_give_back")
 
     async def _check(self) -> None:
         """Refuse what would be pooled wrongly before the first text comes: ask the workers, then try it.

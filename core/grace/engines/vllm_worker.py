@@ -17,6 +17,7 @@ from vllm import __version__ as vllm_version
 from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 
+from grace.engines import host_memory
 from grace.engines.host_sums import HostSums
 from grace.engines.probes import Probes
 from grace.engines.segment_sums import Pooled, SegmentSums, Sums
@@ -125,6 +126,10 @@ class GraceWorker(Worker):
         """Requests that hold sums now; requests back from pre-emption and prefix tokens from the cache, so far."""
         held = self._sums.held if self._sums is not None else 0
         return {"held": held, "resumed": self._resumed, "cached_tokens": self._cached_tokens}
+
+    def grace_give_back(self) -> bool:
+        """Return memory that nothing uses to the system, between two steps."""
+        return host_memory.give_back()
 
     @property
     def _stop_ids(self) -> frozenset[int]:
