@@ -87,8 +87,8 @@ CLAIMS = (
     Claim(
         "benchmarks",
         "memory -# MiB an hour (-# to -#), # of memory, descriptors and threads grow; the engine's "
-        "process went up and down between # and # MiB. # vectors and # scores recomputed, none off; # slots and blocks at "
-        "rest",
+        "process went up and down between # and # MiB. # vectors and # scores recomputed, none off; # slots and "
+        "blocks at rest",
         "epyc/soak_given_back",
         lambda soak: [
             *map(abs, [soak["rss_mib_per_hour"], *soak["rss_mib_per_hour_interval"]]),
