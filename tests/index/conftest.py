@@ -27,6 +27,7 @@ from grace_server.index.model import Represent
 from grace_server.index.routes import router
 from grace_server.metrics import Metrics
 from tests.conftest import ModelFolder
+from tests.index.shell import Shell
 
 
 @dataclass
@@ -51,6 +52,12 @@ OpenService = Callable[..., AbstractAsyncContextManager[Service]]
 @pytest.fixture(scope="session")
 def prompter(model_folder: ModelFolder) -> Prompter:
     return Prompter(Checkpoint.load(model_folder()))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, prompter: Prompter) -> Shell:
+    """`grace-index` on a data folder of the test's own."""
+    return Shell(tmp_path / "data", prompter)
 
 
 @pytest.fixture

@@ -174,6 +174,11 @@ async def test_a_bad_line_is_a_finding_and_the_next_is_checked(
     assert code == UNSOUND
 
 
+async def test_a_file_without_lines_shows_nothing(verify: Verify) -> None:
+    assert await verify([]) == (UNSOUND, [])
+    assert await verify(["", " "], "--signatures") == (UNSOUND, [])
+
+
 async def test_a_text_that_was_cut_elsewhere_is_not_called_different(
     serve: Serve, key: Path, verify: Verify, model_folder: Path
 ) -> None:

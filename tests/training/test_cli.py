@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,15 @@ import pytest
 import torch
 
 from grace.checkpoint import Checkpoint
-from grace.engines.transformers import TransformersEngine
-from grace.prompt import Prompter
 from grace_training import checkpoints, curves, export, heldout
 from grace_training.checkpoints import trained_on
 from grace_training.cli import main
-from grace_training.deviations import ALWAYS, deviations
-from grace_training.errors import BadRecipe, SaveFailed
+from grace_training.errors import SaveFailed
 from grace_training.evaluation.describe import describe
 from grace_training.evaluation.report_entries import entries
 from grace_training.export import Provenance
-from grace_training.recipe import load_recipe
-from grace_training.run import Run
 from grace_training.trainer import GraceTrainer
-from tests.training.conftest import MakeTrainer, embed, examples
-
-RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
-BACKBONE = "qwen2.5-1.5b-supervised.yaml"
-NEGATIVES, HARD = "similarity to the negatives", "R_hard"
-INERT = {  # what is not both of them, the published reward's
-    "ablation-lambda2-0": {NEGATIVES},
-    "ablation-lambdas-0": {NEGATIVES},
-    "ablation-hard-per-rollout": {NEGATIVES},
-    "ablation-reinforce-pp": set(),
-    "cpu-learn": set(),
-    "cpu-smoke": set(),
-    **{path.stem: {HARD} for path in RECIPES if "unsupervised" in path.stem},
-}
+from tests.training.conftest import MakeTrainer, embed
 
 
 def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Path, capsys: Any) -> None:
@@ -159,26 +140,6 @@ def test_a_run_that_left_no_weights_begins_anew(words: list[str], tmp_path: Path
     assert (run / "log").exists()
 
 
-@pytest.mark.parametrize("method", ["contrastive", "simcse"])
-def test_a_baseline_that_was_stopped_ends_where_it_would_have(words: list[str], tmp_path: Path, method: str) -> None:
-    words = [*words, f"method={method}", "per_device_train_batch_size=3", "max_steps=6", "logging_steps=1"]
-    run = tmp_path / "run"
-    assert main(words) == 0
-    weights = (run / "final" / "model.safetensors").read_bytes()
-    losses = [e["loss"] for e in json.loads((run / "history.json").read_text(encoding="utf-8")) if "loss" in e]
-    middle = Checkpoint.load(run / "checkpoint-5")
-    assert json.loads((middle.folder / "config.json").read_text(encoding="utf-8")).get("attention_dropout", 0.0) == 0.0
-    assert embed(middle.folder, "Who built it?", "direct").vector().shape == (64,)
-    assert main([*words, "--resume", str(run / "checkpoint-5")]) == 0  # within the second epoch
-    assert (run / "final" / "model.safetensors").read_bytes() == weights
-    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
-    assert [e["loss"] for e in history if "loss" in e] == losses
-    assert history[0]["step"] == 0
-    assert "eval_margin" in history[0]
-    (run / "checkpoint-6" / "grace.json").unlink()
-    assert main([*words, "--resume", str(run / "checkpoint-6")]) == 2
-
-
 def test_a_lora_run_exports_the_model_it_trained(words: list[str], tmp_path: Path, model_folder: Path) -> None:
     """The checkpoint on the way holds the adapter; the finished one is the base with that adapter merged."""
     from peft import PeftModel
@@ -195,23 +156,6 @@ def test_a_lora_run_exports_the_model_it_trained(words: list[str], tmp_path: Pat
     torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
     assert (merged - before).abs().max() > 1e-3
     assert embed(final, "Who built the bridge?", "reason").vector().shape == (64,)
-
-
-@pytest.mark.parametrize("method", ["contrastive", "simcse"])
-def test_a_baseline_comes_in_the_same_form(words: list[str], tmp_path: Path, method: str, model_folder: Path) -> None:
-    assert main([*words, f"method={method}", "per_device_train_batch_size=3", "max_steps=3"]) == 0
-    final = tmp_path / "run" / "final"
-    checkpoint = Checkpoint.load(final)
-    assert checkpoint.config.provenance["method"] == method
-    assert json.loads((final / "config.json").read_text(encoding="utf-8")).get("attention_dropout", 0.0) == 0.0
-    trained, base = embed(final, "Who built it?", "direct"), embed(model_folder, "Who built it?", "direct")
-    assert float(trained.vector() @ base.vector()) < 0.9999
-    assert checkpoint.config.provenance["scores"]
-    for made in (final, tmp_path / "run" / "checkpoint-1"):
-        assert Checkpoint.load(made).config.mode == {"document": "direct", "query": "direct"}
-    # Rationales that are trained on top of it are written again.
-    run = Run(load_recipe([], [*words, f"model={final}"]), only_plan=True)
-    assert run.prompter.checkpoint.config.mode == {"document": "reason", "query": "reason"}
 
 
 @pytest.mark.parametrize("method", ["grace", "contrastive", "simcse"])
@@ -248,95 +192,6 @@ def test_a_run_says_what_its_base_was_trained_on(words: list[str], tmp_path: Pat
         assert list(card["base_data"]) == [f"train: {tmp_path.name}/train.jsonl"]
 
 
-def test_what_means_nothing_to_a_baseline_is_said(words: list[str], tmp_path: Path, capsys: Any) -> None:
-    words = [*words, "method=simcse", "per_device_train_batch_size=3", "max_steps=1", "eval_strategy=steps"]
-    assert main([*words, "reward.hard_weight=0.1", "reward.temperature=0.2"]) == 0
-    said = "eval_strategy, num_generations, reward.hard_weight have no effect on simcse"
-    assert f"note: {said}" in capsys.readouterr().err
-    final = tmp_path / "run" / "final"
-    card = (final / "README.md").read_text(encoding="utf-8")
-    assert "`simcse`: `eval_strategy`, `num_generations`, `reward.hard_weight`." in card
-    assert Checkpoint.load(final).config.provenance["unused"][0] == "eval_strategy"
-    assert main([*words, "--dry-run"]) == 0
-    assert "unused     eval_strategy, num_generations: of no effect on simcse" in capsys.readouterr().out
-
-
-def test_a_baseline_is_trained_as_its_recipe_says(
-    words: list[str], prompter: Prompter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever sentence-transformers knows is handed on."""
-    from grace_training.baselines import train
-
-    settings = {"adam_beta2": 0.9, "lr_scheduler_kwargs": {"num_cycles": 2}, "optim": "adafactor", "data_seed": 3}
-    more = {"output_dir": "x", "use_cpu": True, "lr_scheduler_type": "cosine"}
-
-    class Stop(Exception):
-        pass
-
-    def look(trainer: Any, **_: Any) -> None:
-        assert {name: getattr(trainer.args, name) for name in settings} == settings
-        raise Stop
-
-    monkeypatch.setattr(train.BaselineTrainer, "train", look)
-    with pytest.raises(Stop):
-        train.Baseline("contrastive", prompter, dropout=0.0).train(examples(4), {**settings, **more}, temperature=0.1)
-
-
-def test_a_setting_that_is_a_list_is_taken_as_one(words: list[str]) -> None:
-    assert load_recipe([], [*words, "include_for_metrics=[loss]"]).settings["include_for_metrics"] == ["loss"]
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("lora_rank=4", "lora_rank: contrastive trains all weights"),
-        ("pooling=last", "pooling: contrastive pools the text by mean"),
-        ("num_negatives=2", "num_negatives: contrastive takes the first negative"),
-        ("load_best_model_at_end=true", "load_best_model_at_end: not with contrastive"),
-    ],
-)
-def test_what_a_baseline_cannot_do_is_refused(words: list[str], word: str, message: str, capsys: Any) -> None:
-    assert main([*words, "method=contrastive", "eval_strategy=steps", "eval_steps=1", word]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_negatives_are_not_left_out_in_silence(words: list[str], tmp_path: Path, capsys: Any) -> None:
-    from grace_training.baselines import contrastive
-
-    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write('{"query": "q", "positive": "p"}\n')
-    assert main([*words, "method=contrastive", "--dry-run"]) == 2
-    error = capsys.readouterr().err
-    assert "1 of 13 examples have no negative, the first is train.jsonl:13" in error
-    assert main([*words, "method=contrastive", "num_negatives=0", "--dry-run"]) == 0
-    assert contrastive.dataset(examples(2)).column_names == ["anchor", "positive", "negative"]
-    assert contrastive.dataset(examples(2), num_negatives=0).column_names == ["anchor", "positive"]
-    assert contrastive.dataset(examples(2, negatives=0)).column_names == ["anchor", "positive"]
-
-
-def test_simcse_without_dropout_is_refused(words: list[str], capsys: Any) -> None:
-    assert main([*words, "method=simcse", "dropout=0.0"]) == 2
-    assert "two views of one text are equal" in capsys.readouterr().err
-
-
-def test_a_baseline_embeds_as_core_does(model_folder: Path, prompter: Prompter) -> None:
-    from grace_training.baselines.train import Baseline
-
-    baseline = Baseline("contrastive", prompter, dropout=0.0)
-    texts = ["Who built the bridge?", "A guild of masons did, in 1432!"]
-    for role in ("query", "document"):
-        got = torch.nn.functional.normalize(baseline.encode(texts, role), dim=-1)
-        for text, vector in zip(texts, got, strict=True):
-            job = prompter.job(text, role=role, mode="direct")  # type: ignore[arg-type]
-
-            async def run(job: Any = job) -> Any:
-                engine = TransformersEngine(prompter.checkpoint, prompter)
-                await engine.start()
-                return await engine.represent(job)
-
-            assert float(vector @ torch.from_numpy(asyncio.run(run()).vector())) >= 1 - 1e-5
-
-
 def test_a_dry_run_says_what_would_happen(words: list[str], tmp_path: Path, capsys: Any) -> None:
     assert main([*words, "preset=paper", "--dry-run"]) == 0
     report = capsys.readouterr().out
@@ -359,16 +214,6 @@ def test_a_dry_run_counts_the_updates_that_are_made(
     trainer = make_trainer(**given, max_steps=-1, num_train_epochs=1.5)
     trainer.train()
     assert f"steps      {trainer.state.global_step}; an epoch is" in capsys.readouterr().out
-
-
-def test_a_dry_run_of_a_baseline_counts_its_batches(words: list[str], capsys: Any) -> None:
-    words = [word for word in words if not word.startswith("max_steps")]
-    assert main([*words, "method=simcse", "per_device_train_batch_size=5", "num_train_epochs=2", "--dry-run"]) == 0
-    assert "steps      6; an epoch is 3" in capsys.readouterr().out
-    assert main([*words, "method=simcse", "per_device_train_batch_size=1", "--dry-run"]) == 2
-    assert "per_device_train_batch_size must be at least 2" in capsys.readouterr().err
-    shared = ["steps_per_generation=4", "num_iterations=2", "max_steps=3", "save_steps=3"]  # of a recipe for grace
-    assert main([*words, "method=simcse", *shared, "--dry-run"]) == 0
 
 
 def test_the_best_weights_carry_their_own_scores(words: list[str], tmp_path: Path) -> None:
@@ -400,103 +245,6 @@ def test_a_check_counts_and_fails_on_bad_rows(words: list[str], tmp_path: Path, 
     listed = capsys.readouterr().err
     assert "2 bad rows skipped:\n    train.jsonl:13: no column 'positive'" in listed
     assert "held.jsonl:5: not JSON" in listed
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("num_generation=4", "did you mean 'num_generations'"),
-        ("learning_rate", "write key=value"),
-        ("method=magic", "method must be one of"),
-        ("model=nowhere/at/all", "neither a folder nor a hub id"),
-        ("num_generations=1", "at least 2"),
-        ("push_to_hub=name", "owner/name"),
-        ("dropout=much", "dropout must be a number"),
-        ("reward=0.1", "reward must be a mapping"),
-        ("reward.temperature=cold", "reward.temperature must be a number, not 'cold'"),
-        ("reward.temperature=.nan", "reward.temperature must be finite, not nan"),
-        ("joint_weight=.inf", "joint_weight must be finite and not negative"),
-        ("reward.length_cost=true", "reward.length_cost must be a number, not True"),
-        ("reward.contrast=1", "reward.contrast must be a text, not 1"),
-        ("reward.skip_duplicates=1", "reward.skip_duplicates must be true or false, not 1"),
-        ("reward.dimensions=32", "reward.dimensions must be a list of whole numbers above 0, not 32"),
-        ("reward.dimensions=[8, 4096]", "reward.dimensions: 4096 is more than the"),
-        ("reward.overlong_buffer=-5", "reward.overlong_buffer must not be negative"),
-        ("seed.sub=1", "'seed.sub=1' reaches into seed, which is 7 and no mapping"),
-        ("instruction={query", "'instruction={query' cannot be read"),
-        ("instruction={reader: x}", "instruction must be a text, or one for each of document, query"),
-        ("limit=few", "limit must be a whole number, not 'few'"),
-        ("limit=0", "limit must be at least 1, not 0"),
-        ("eval_limit=1.5", "eval_limit must be a whole number, not 1.5"),
-        ("lora_rank=-1", "lora_rank must be at least 0, not -1"),
-        ("skip_bad=maybe", "skip_bad must be true or false, not 'maybe'"),
-        ("columns=[a]", "columns must map our columns to the data's"),
-        ("data=5", "data must be a file, a list of files, or the name of a hub dataset, not 5"),
-        ("output_dir=2026", "output_dir must be a text, not 2026: quote it"),
-        ("max_steps=", "max_steps must be a whole number, not ''"),
-        ("max_steps=null", "max_steps must be a whole number, not None"),
-        ("num_negatives=1.5", "num_negatives must be a whole number, not 1.5"),
-        ("symmetric=maybe", "symmetric must be true or false, not 'maybe'"),
-        ("learning_rate=-1", "learning_rate must be finite and not negative"),
-        ("gradient_accumulation_steps=0", "gradient_accumulation_steps must be at least 1, not 0"),
-        ("max_input_tokens=0", "max_input_tokens must be at least 1, not 0"),
-        ("temperature=0", "temperature must be above 0"),
-        ("loss_type=dapper", "loss_type must be one of grpo, bnpo, dr_grpo, dapo, "),
-        ("dynamic_sampling_tries=-1", "dynamic_sampling_tries must not be negative"),
-        ("pool_in=nowhere", "pool_in must be one of generation, logprob, forward"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_one_line_of_error(words: list[str], word: str, message: str, capsys: Any) -> None:
-    assert main([*words, "seed=7", word, "--dry-run"]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("grace-train: ")
-    assert message in error
-
-
-def test_a_number_without_a_point_is_a_number_wherever_it_stands(words: list[str]) -> None:
-    """YAML reads 1e-1 as a text."""
-    given = ["dropout=1e-1", "reward.temperature=1e-1", "reward.length_cost=1e-3", "learning_rate=1e-6"]
-    run = Run(load_recipe([], [*words, *given]), only_plan=True)
-    assert run.recipe.dropout == 0.1
-    assert run.args.learning_rate == 1e-6
-    assert (run.args.reward_settings().temperature, run.args.reward_settings().length_cost) == (0.1, 0.001)
-
-
-def test_later_recipes_and_words_win(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        "data: a\noutput_dir: o\nlearning_rate: 1e-6\nreward: {temperature: 0.2}\n", encoding="utf-8"
-    )
-    recipe = load_recipe([tmp_path / "a.yaml"], ["data=b.txt", "reward.contrast=infonce", "save_strategy=no"])
-    assert recipe.data == "b.txt"
-    assert recipe.settings["learning_rate"] == 1e-6
-    assert recipe.settings["save_strategy"] == "no"  # YAML says False
-    assert recipe.settings["reward"] == {"temperature": 0.2, "contrast": "infonce"}
-    with pytest.raises(BadRecipe, match="data is missing"):
-        load_recipe([], ["output_dir=o"])
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_every_recipe_can_be_looked_through_without_its_gpu(
-    path: Path, words: list[str], capsys: Any, model_folder: Path, tmp_path: Path
-) -> None:
-    """Data and model stand in, an ablation comes after a backbone: looked at are the settings."""
-    backbone = [] if not path.stem.startswith("ablation") else ["--config", str(path.with_name(BACKBONE))]
-    files = [word for word in words if word.startswith(("data=", "eval_data=", "output_dir="))]
-    assert main([*backbone, "--config", str(path), f"model={model_folder}", *files, "--dry-run"]) == 0
-    report = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("memory     about") for line in report)
-    inert = {line.split("inert")[1].split(":")[0].strip() for line in report if line.startswith("inert")}
-    assert inert == INERT.get(path.stem, {NEGATIVES, HARD})
-    if path.stem.startswith(("qwen", "llama")):
-        config = Run(load_recipe([path], [f"model={model_folder}", *files]), only_plan=True).args
-        assert config.bf16
-        assert config.use_vllm
-        assert deviations(config) == list(ALWAYS)  # the published settings, whole
-        four = next(line for line in path.read_text(encoding="utf-8").splitlines() if "steps_per_generation=" in line)
-        released = four.strip("# ").split(")")[0].split()
-        config = Run(load_recipe([path], [f"model={model_folder}", *files, *released]), only_plan=True).args
-        assert config.steps_per_generation == 4 * config.gradient_accumulation_steps
-        assert config.generation_batch_size == 64 * 8
 
 
 def test_a_finished_checkpoint_is_pushed_where_it_was_told(words: list[str], tmp_path: Path, monkeypatch: Any) -> None:

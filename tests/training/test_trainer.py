@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,12 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(make_trainer: MakeTra
         assert output["prompt_ids"][4 + k][width - len(job.prompt_ids) :].tolist() == list(job.prompt_ids)
         ids = trainer._drawn.rollouts.token_ids[4 + k]
         assert output["completion_ids"][4 + k][: len(ids)].tolist() == ids
+
+
+def test_no_example_replaces_two_groups_while_there_are_others() -> None:
+    for seed in range(20):
+        assert len(set(generation.distinct(random.Random(seed), 10, 9))) == 9
+        assert min(Counter(generation.distinct(random.Random(seed), 3, 7)).values()) == 2
 
 
 def test_every_generation_of_an_update_draws_replacements_of_its_own(

@@ -211,7 +211,7 @@ class RolloutTrainer(GRPOTrainer):
         at = here[self.accelerator.process_index].nonzero().flatten().tolist()
         # Seeded by the step, so that a resumed run draws the same, and by which of the step's generations this is.
         seed = (self.args.seed, self._generation, self.accelerator.process_index, attempt)
-        picks = random.Random(repr(seed)).choices(range(len(self.train_dataset)), k=count)
+        picks = distinct(random.Random(repr(seed)), len(self.train_dataset), count)
         fresh = self._build([self.train_dataset[n] for n in picks])
         rollouts, logprobs = self._write(fresh.rollout_jobs, per_prompt=K)
         drawn = self._completed(fresh, rollouts)
@@ -229,3 +229,11 @@ class RolloutTrainer(GRPOTrainer):
                     sampled_logprobs[into] = logprobs[source]
         self._metrics["train"]["grace/groups_replaced"].append(float(flat.sum()))
         return True
+
+
+def distinct(draw: random.Random, rows: int, count: int) -> list[int]:
+    """`count` of `rows`, none twice before all were drawn: two of one query are no contrast to each other."""
+    picks: list[int] = []
+    while len(picks) < count:
+        picks += draw.sample(range(rows), k=min(rows, count - len(picks)))
+    return picks

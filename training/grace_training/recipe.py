@@ -43,7 +43,7 @@ _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def load_recipe(paths: list[Path], assignments: list[str]) -> Recipe:
-    """Read recipes in order, then the assignments (`reward.contrast=infonce` reaches into a mapping).
+    """Read recipes in order, a mapping such as `reward` key by key, then the assignments (`reward.contrast=infonce`).
 
     Raises:
         BadRecipe: a file is no mapping, a word is no assignment, or a key is unknown.
@@ -56,7 +56,9 @@ def load_recipe(paths: list[Path], assignments: list[str]) -> Recipe:
             raise BadRecipe(f"{path} cannot be read: {error}") from error
         if not isinstance(loaded, dict):
             raise BadRecipe(f"{path} must hold a mapping of settings")
-        merged.update(loaded)
+        for key, value in loaded.items():
+            before = merged.get(key)
+            merged[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals:

@@ -77,6 +77,6 @@ export function envelope(body: string): Told {
 export function retryAfterS(value: string | null, now: number = Date.now()): number | null {
   if (value === null) return null;
   if (/^\s*\d+\s*$/.test(value)) return Number(value);
-  const moment = Date.parse(value);
+  const moment = /^\s*[A-Za-z]/.test(value) ? Date.parse(value) : NaN; // Date.parse takes "-5" for a year
   return Number.isNaN(moment) ? null : Math.max(0, (moment - now) / 1000);
 }

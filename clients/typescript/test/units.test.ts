@@ -41,6 +41,7 @@ test("Retry-After is a number or a date", () => {
   assert.equal(retryAfterS("7"), 7);
   assert.equal(retryAfterS("Thu, 01 Jan 1970 00:01:00 GMT", 30_000), 30);
   assert.equal(retryAfterS("soon"), null);
+  assert.equal(retryAfterS("-5"), null);
   assert.equal(retryAfterS(null), null);
 });
 

@@ -37,7 +37,8 @@ def add_commands(commands: Any) -> None:
     key = of_group.add_parser("key", help="write a new private key, and print the public one")
     key.add_argument("file", type=Path)
     key.set_defaults(audit=_key)
-    verify = of_group.add_parser("verify", help="a line of JSON for each audit line; exit code 3 if one is not sound")
+    about = "a line of JSON for each audit line; exit code 3 if one is not sound or there is none"
+    verify = of_group.add_parser("verify", help=about)
     verify.add_argument("file", type=Path, help="audit lines; a line may have its text beside the record, as input")
     verify.add_argument("--key", type=Path, required=True, help="the public key, or the private one, in PEM")
     verify.add_argument("--texts", type=Path, help="where the texts are: whatever `build` reads")
@@ -69,9 +70,8 @@ def _verify(arguments: argparse.Namespace, open_model: OpenModel, data_dir: Call
     found = asyncio.run(_replay(arguments, key, nullcontext if arguments.signatures else open_model, data_dir))
     counted = Counter(finding.verdict for finding in found)
     print(", ".join(f"{number} {verdict}" for verdict, number in counted.items()) or "no lines", file=sys.stderr)
-    if arguments.signatures:
-        return 0 if all(finding.signed for finding in found) else UNSOUND
-    return 0 if all(finding.verdict in replay.GOOD for finding in found) else UNSOUND
+    good = [finding.signed if arguments.signatures else finding.verdict in replay.GOOD for finding in found]
+    return 0 if good and all(good) else UNSOUND  # of no lines nothing was shown
 
 
 async def _replay(

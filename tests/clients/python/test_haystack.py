@@ -201,6 +201,8 @@ def test_nested_filters_are_checked_to_the_bottom(store: GraceDocumentStore) -> 
         store.filter_documents({"operator": "AND", "conditions": [{"operator": "NOT", "conditions": [inner]}]})
     with pytest.raises(FilterError, match="conditions"):
         store.filter_documents({"operator": "OR", "conditions": []})
+    with pytest.raises(FilterError, match="an object, not str: 'year'"):
+        store.filter_documents({"operator": "OR", "conditions": ["year"]})
     nothing = {"field": "meta.year", "operator": ">", "value": None}
     assert len(store.filter_documents({"operator": "NOT", "conditions": [nothing]})) == 2
 

@@ -125,7 +125,7 @@ def test_a_cache_of_one_servers_vectors_is_not_anothers() -> None:
     assert one == same != other
 
 
-def test_documents_that_another_client_wrote_are_found(embedding: GraceEmbedding, house: House) -> None:
+async def test_documents_that_another_client_wrote_are_found(embedding: GraceEmbedding, house: House) -> None:
     given = clients(house)
     client: GraceClient = given["client"]
     client.indexes.create("papers")
@@ -137,6 +137,12 @@ def test_documents_that_another_client_wrote_are_found(embedding: GraceEmbedding
     assert found["1"].metadata.pop("why")
     assert found["1"].metadata == {"year": 1990}
     assert {one.node_id for one in store.get_nodes()} == {"1", "2"}
+    assert [one.node_id for one in store.get_nodes(["2", "nobody"])] == ["2"]
+    assert [one.node_id for one in await store.aget_nodes(["2", "nobody"])] == ["2"]
+    store.delete_nodes(["1", "nobody"])
+    assert [one.node_id for one in store.get_nodes()] == ["2"]
+    await store.adelete_nodes(["2"])
+    assert store.get_nodes() == []
 
 
 async def test_an_index_answers_through_its_retriever(embedding: GraceEmbedding, store: GraceVectorStore) -> None:
@@ -249,6 +255,8 @@ def test_queries_honour_ids_documents_and_filters(store: GraceVectorStore) -> No
     assert by(FilterOperator.CONTAINS, "t3", "tags") == ["3"]
     assert by(FilterOperator.ANY, ["t3", "t4"], "tags") == ["3", "4"]
     assert by(FilterOperator.ALL, ["all", "t4"], "tags") == ["4"]
+    assert by(FilterOperator.ANY, [], "tags") == []
+    assert by(FilterOperator.ALL, [], "tags") == ["1", "2", "3", "4"]
     one, two = MetadataFilter(key="n", value=1), MetadataFilter(key="n", value=2)
     assert ids(filters=every(one, two, condition=FilterCondition.OR)) == ["1", "2"]
     assert ids(filters=every(one, condition=FilterCondition.NOT)) == ["2", "3", "4"]

@@ -18,10 +18,12 @@ def to_server(filters: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A filter as the server takes it; None for none.
 
     Raises:
-        FilterError: `in` without a list, which JSON could no longer tell from one.
+        FilterError: a condition that is no object, or `in` without a list, which JSON could no longer tell from one.
     """
     if not filters:
         return None
+    if not isinstance(filters, Mapping):
+        raise FilterError(f"a condition is an object, not {type(filters).__name__}: {str(filters)[:80]!r}")
     if isinstance(filters.get("conditions"), list):
         return {**filters, "conditions": [to_server(inner) or inner for inner in filters["conditions"]]}
     operator, value = filters.get("operator"), filters.get("value")

@@ -44,6 +44,8 @@ def _comparison(one: MetadataFilter) -> dict[str, Any]:
     if one.operator in _SAME:
         return {"field": one.key, "operator": _SAME[one.operator], "value": one.value}
     if one.operator in (FilterOperator.ANY, FilterOperator.ALL) and isinstance(one.value, list):
+        if not one.value:  # nothing is one of none; everything has all of none
+            return {"field": one.key, "operator": "in" if one.operator == FilterOperator.ANY else "not in", "value": []}
         each = [{"field": one.key, "operator": "contains", "value": value} for value in one.value]
         return _joined("OR" if one.operator == FilterOperator.ANY else "AND", each)
     raise NotImplementedError(f"GraceVectorStore has no filter operator {one.operator.value!r}")

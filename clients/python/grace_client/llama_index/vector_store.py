@@ -124,23 +124,31 @@ class GraceVectorStore(BasePydanticVectorStore):
         return [document.id for document in documents]
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes by their ids, a filter, or both."""
-        return [
-            self._node(one)
+        """Nodes by their ids, a filter, or both. With both, only nodes that LlamaIndex wrote."""
+        documents = self._twins.sync.documents
+        found = [
+            one
             for some in _slices(node_ids)
-            for one in self._twins.sync.documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
+            for one in documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
         ]
+        if node_ids and not _some(filters):
+            found += documents.get_each(self.index, set(node_ids).difference(one.id for one in found)).values()
+        return [self._node(one) for one in found]
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Nodes by their ids, a filter, or both."""
+        """Nodes by their ids, a filter, or both. With both, only nodes that LlamaIndex wrote."""
         documents = self._twins.concurrent.documents
-        return [
-            self._node(one)
+        found = [
+            one
             for some in _slices(node_ids)
             async for one in documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
         ]
+        if node_ids and not _some(filters):
+            missing = set(node_ids).difference(one.id for one in found)
+            found += (await documents.get_each(self.index, missing)).values()
+        return [self._node(one) for one in found]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document."""
@@ -153,16 +161,22 @@ class GraceVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete nodes by their ids, a filter, or both. With neither, nothing: that is `clear`."""
-        if chosen := to_server(filters, **{_NODE_ID: node_ids}):
-            self._twins.sync.documents.delete(self.index, filter=chosen)
+        """Delete nodes by their ids, a filter, or both. With neither, nothing: that is `clear`.
+
+        With both, only nodes that LlamaIndex wrote.
+        """
+        if chosen := _chosen(node_ids, filters):
+            self._twins.sync.documents.delete(self.index, **chosen)
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete nodes by their ids, a filter, or both. With neither, nothing: that is `clear`."""
-        if chosen := to_server(filters, **{_NODE_ID: node_ids}):
-            await self._twins.concurrent.documents.delete(self.index, filter=chosen)
+        """Delete nodes by their ids, a filter, or both. With neither, nothing: that is `clear`.
+
+        With both, only nodes that LlamaIndex wrote.
+        """
+        if chosen := _chosen(node_ids, filters):
+            await self._twins.concurrent.documents.delete(self.index, **chosen)
 
     def clear(self) -> None:
         """Delete every node."""
@@ -220,6 +234,18 @@ class GraceVectorStore(BasePydanticVectorStore):
             similarities=[hit.score for hit in found.hits],
             ids=[hit.id for hit in found.hits],
         )
+
+
+def _some(filters: MetadataFilters | None) -> bool:
+    return filters is not None and bool(filters.filters)
+
+
+def _chosen(node_ids: list[str] | None, filters: MetadataFilters | None) -> dict[str, Any]:
+    """Which documents to delete, as the client takes it; empty for none."""
+    if node_ids and not _some(filters):
+        return {"ids": node_ids}  # a node's id is that of its document, whoever wrote it
+    filter = to_server(filters, **{_NODE_ID: node_ids})
+    return {"filter": filter} if filter else {}
 
 
 def _slices(ids: Sequence[str] | None) -> Iterator[Sequence[str] | None]:

@@ -94,7 +94,7 @@ async def write_documents(request: Request, response: Response, name: str, body:
     documents = [document.model_dump() for document in body.documents]
     job, change = await indexes.write(name, documents, wait=body.wait)
     response.status_code = 200 if body.wait else 202
-    rate = None if job.finished_at else indexes.rate(job.id)
+    rate = None if job.finished_at else await asyncio.to_thread(indexes.rate, job.id)
     return WrittenOut(documents=change.documents, unchanged=change.unchanged, job=job_out(job, rate))
 
 
