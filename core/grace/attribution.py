@@ -51,7 +51,7 @@ def shares(sums: npt.NDArray[np.floating], *, dimensions: int | None = None) -> 
 
 
 def gram(sums: npt.NDArray[np.floating], *, dimensions: int | None = None) -> Floats:
-    """(S, S) inner products S_i . S_k / |s|^2 of one side's segments, s being their sum. They add up to 1, or are zeros.
+    """(S, S) inner products S_i . S_k / |s|^2 of one side's segments, s their sum. They add up to 1, or are zeros.
 
     With the table of `contributions` and the grams of both sides, the score without any set of segments is
     (sum of the table's kept cells) / sqrt(sum of the kept cells of either gram, multiplied): see `score_of`.
