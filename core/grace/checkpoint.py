@@ -281,9 +281,12 @@ def _fingerprint(folder: Path, weights: list[Path], config: CheckpointConfig, *,
     # Nor does the mode that is taken where none is asked for.
     meaning = {key: value for key, value in asdict(config).items() if key not in ("provenance", "mode")}
     digest.update(json.dumps(meaning, sort_keys=True).encode())
-    # Where rationales end. Most models say it in config.json as well, which is in already.
-    if more := _end_ids(folder / "generation_config.json") - _end_ids(folder / "config.json"):
+    # Where rationales end: at the ids of the generation config. Most models name the same in config.json, which is in.
+    ends, known = _end_ids(folder / "generation_config.json"), _end_ids(folder / "config.json")
+    if more := ends - known:
         digest.update(f"end{sorted(more)}".encode())
+    if ends and (fewer := known - ends):
+        digest.update(f"on{sorted(fewer)}".encode())
     if short:
         digest.update(b"short")
     return digest.hexdigest()[:32]

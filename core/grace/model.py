@@ -46,7 +46,8 @@ class Grace:
 
     def __init__(self, checkpoint: Checkpoint, prompter: Prompter, make_engine: Callable[[], Engine]) -> None:
         self.checkpoint, self.prompter = checkpoint, prompter
-        self._lock, self._closed = threading.Lock(), False
+        # Taken again by who has it: a stream that is garbage is closed wherever Python happens to collect it.
+        self._lock, self._closed = threading.RLock(), False
         self._awaited: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grace", daemon=True)
@@ -196,7 +197,9 @@ class Grace:
                 yield item
         finally:
             with suppress(EngineDead):  # closed meanwhile, and the stream with it
-                self._await(_close(items))
+                closing = self._submit(_close(items))
+                if threading.current_thread() is not self._thread:  # there, as garbage, it would wait for itself
+                    self._result(closing)
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """(N, M) cosines of vectors (N, H) and (M, H); a single vector (H,) counts as one row.

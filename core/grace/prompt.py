@@ -198,8 +198,12 @@ class Prompter:
         """Token ids of a given rationale: its think tags are the model's own, everything else is ordinary text."""
         ids: list[int] = []
         for part in _split_tags(well_formed(text)):
-            tag = self._tag_ids.get(part)
-            ids += self._encode(part).ids if tag is None else [tag]
+            if (tag := self._tag_ids.get(part)) is not None:
+                ids.append(tag)
+                continue
+            ordinary = self._encode(part).ids
+            self._check_ordinary(ordinary, param="rationale")
+            ids += ordinary
         return tuple(ids)
 
     def _rationale_ends(self, text: str) -> list[int]:
@@ -288,9 +292,14 @@ class Prompter:
             # One by one: the places of a million tokens take seconds to make, under Python's lock.
             ids, places = ids[:room], map(encoding.token_to_chars, range(room))
             offsets = [place for place in places if place is not None]  # all: it is asked for none that is not there
-        if not self._special_ids.isdisjoint(ids):
-            raise UnsupportedModel(f"{self.checkpoint.name}: its tokenizer makes special tokens out of ordinary text")
+        self._check_ordinary(ids, param="input")
         return ids, offsets, length
+
+    def _check_ordinary(self, ids: Sequence[int], *, param: str) -> None:
+        if not self._special_ids.isdisjoint(ids):
+            raise InvalidInput(
+                f"{param}: the tokenizer of {self.checkpoint.name} makes special tokens out of this text", param=param
+            )
 
     def _encode(self, text: str) -> Encoding:
         """Tokens of ordinary text.
@@ -346,6 +355,10 @@ def well_formed(text: str) -> str:
 
 def _without_special_tokens(backend: Tokenizer) -> Tokenizer:
     described = json.loads(backend.to_str())
+    model = described["model"]
+    if model.get("type") == "Unigram":  # its vocabulary spells them too, and their score is the best: ids without words
+        special = {token["content"] for token in described["added_tokens"] if token["special"]}
+        model["vocab"] = [[f"\0{i}" if p in special else p, score] for i, (p, score) in enumerate(model["vocab"])]
     described.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     return Tokenizer.from_str(json.dumps(described))
 
@@ -375,13 +388,22 @@ def _split_tags(text: str) -> Iterator[str]:
     return (part for part in _TAG.split(text) if part)
 
 
+def _first_letter(text: str, start: int, end: int) -> int:
+    """The first place of a token that is no white space; the last of one that is nothing else."""
+    while start < end - 1 and text[start].isspace():
+        start += 1
+    return start
+
+
 def _input_segments(text: str, offsets: list[tuple[int, int]]) -> list[Segment]:
-    """One segment per sentence. A token belongs to the sentence its first character is in."""
+    """One segment per sentence. A token belongs to the sentence its first letter is in: the space that a token begins
+    with, in most tokenizers, is of the sentence before.
+    """
     segments: list[Segment] = []
     start = token = 0
     for end in sentences.sentence_ends(text, limit=MAX_INPUT_SEGMENTS):
         first = token
-        while token < len(offsets) and (offsets[token][0] < end or end == len(text)):
+        while token < len(offsets) and (end == len(text) or _first_letter(text, *offsets[token]) < end):
             token += 1
         if token > first:
             segments.append(Segment("input", start, end, token - first))

@@ -54,6 +54,17 @@ def test_the_fingerprint_follows_what_is_computed_and_nothing_else(folder: Path)
     assert len(seen) == 5
 
 
+def test_the_fingerprint_follows_where_rationales_end(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [5, 7]}))
+    seen = []
+    for ends in ([5, 7], [7, 5], [5], [5, 7, 9]):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        seen.append(Checkpoint.load(folder).fingerprint)
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
 @pytest.mark.parametrize("name", ["vocab.txt", "spiece.model", "added_tokens.json"])
 def test_the_fingerprint_follows_what_a_tokenizer_is_made_from(folder: Path, name: str) -> None:
     first = Checkpoint.load(folder).fingerprint

@@ -259,6 +259,21 @@ def test_a_stream_that_is_not_read_to_its_end_does_not_outlive_its_grace(faked: 
     stream.close()
 
 
+def test_a_stream_that_is_collected_on_the_engines_own_thread_stops_nothing(faked: tuple[Grace, FakeEngine]) -> None:
+    grace, engine = faked
+    engine._seconds = 0.1
+    for _ in range(2):
+        stream = grace.stream("a text")
+        next(stream)
+        grace._loop.call_soon_threadsafe(stream.close)
+    until(lambda: engine.cancelled == 2)
+    engine._seconds = 0
+    asked: list[BaseException | object] = []
+    outcome_of(lambda: grace.encode("another"), asked).join(10)
+    assert len(asked) == 1
+    assert isinstance(asked[0], np.ndarray)
+
+
 def test_what_is_clearing_up_already_is_not_interrupted() -> None:
     ended: list[str] = []
 

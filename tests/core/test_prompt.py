@@ -84,9 +84,31 @@ def test_a_rationale_is_cut_at_tokens_that_hold_a_mark_of_any_script(tmp_path: P
     assert [s.tokens for s in prompter.rationale_segments(written)] == [2] * len(marks)
 
 
-def test_a_last_sentence_without_a_token_of_its_own_belongs_to_the_one_before(prompter: Prompter) -> None:
-    text = "One. \u4f60"  # its last token holds the space too, which is of the first sentence
-    assert [(s.start, s.end) for s in prompter.job(text, mode="direct").segments] == [(0, len(text))]
+def test_a_word_is_of_its_own_sentence_with_the_space_before_it(prompter: Prompter) -> None:
+    text = "The river is long. Is it?  Yes!\n\n No."
+    inputs = [s for s in prompter.job(text, mode="direct").segments if s.source == "input"]
+    ids = prompter.job(text, mode="direct").prompt_ids[prompter.job(text, mode="direct").pooled_from :]
+    words, start = [], 0
+    for segment in inputs:
+        words.append(prompter.decode(ids[start : start + segment.tokens]).strip())
+        start += segment.tokens
+    assert words == ["The river is long.", "Is it?", "Yes!", "No."]
+
+
+def test_a_last_sentence_without_a_token_of_its_own_belongs_to_the_one_before() -> None:
+    text = "One\u3002two"  # a token of mark and word
+    (segment,) = prompt._input_segments(text, [(0, 3), (3, 7)])
+    assert (segment.start, segment.end, segment.tokens) == (0, 7, 2)
+
+
+def test_a_text_that_spells_the_tokens_of_a_unigram_model_stays_a_text() -> None:
+    special = ["<unk>", "<s>", "</s>"]
+    pieces = [*special, "\u2581", "<", "/", "s", ">", "a", "as"]
+    backend = Tokenizer(models.Unigram([(piece, -float(i) if i > 2 else 0.0) for i, piece in enumerate(pieces)], 0))
+    backend.add_special_tokens(special)
+    plain = prompt._without_special_tokens(backend)
+    assert [pieces[i] for i in plain.encode("<s>as</s>").ids] == ["<", "s", ">", "as", "<", "/", "s", ">"]
+    assert plain.encode("asa<").ids == backend.encode("asa<").ids
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])

@@ -5,6 +5,7 @@ GRACE_QDRANT_URL names a Qdrant server to run them on too.
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from grace_server.index.catalog import Catalog
 from grace_server.index.edges import Edges
@@ -115,6 +118,30 @@ def test_an_engine_answers_like_brute_force(
             assert_right(found, query, candidates, k)
             [alone] = index.search(query[None], k, allowed=allowed)
             assert_right(alone, query, candidates, k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    which=st.lists(st.integers(0, 3), min_size=1, max_size=250),
+    doomed=st.sets(st.integers(0, 249), max_size=40),
+    asked=st.integers(1, 4),
+    some=st.booleans(),
+)
+def test_a_longer_list_of_equal_vectors_begins_with_the_shorter_one(
+    which: list[int], doomed: set[int], asked: int, some: bool
+) -> None:
+    index = FaissIndex(4, CollectionSettings(), fetch)
+    labels = np.arange(len(which))
+    vectors = np.eye(4, dtype=np.float32)[which]
+    index.add(labels, vectors)
+    index.remove(np.array(sorted(doomed & set(labels.tolist())), np.int64))
+    allowed = labels[::2] if some else None
+    candidates = [n for n in (labels if allowed is None else allowed).tolist() if n not in doomed]
+    queries = np.array([[0.4, 0.3, 0.2, 0.1], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], np.float32)[:asked]
+    for query, k in itertools.product(range(asked), (1, 2, 7, 99, 100, 300)):
+        scores = vectors @ queries[query]
+        expected = sorted(candidates, key=lambda n: (-scores[n], n))[:k]
+        assert index.search(queries, k, allowed=allowed)[query].labels.tolist() == expected
 
 
 def assert_right(found: Neighbours, query: Floats, candidates: list[int], k: int) -> None:

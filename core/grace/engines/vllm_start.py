@@ -160,7 +160,7 @@ def check_room(config: Any) -> None:
         EngineError: it does not.
     """
     model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
-    if cache.block_size is None or model.get_sliding_window() is not None:
+    if cache.block_size is None or model.get_sliding_window() is not None or _is_compact(model, parallel):
         return
     blocks = -(-model.max_model_len // cache.block_size) + 1  # it keeps one for itself
     if cache.num_gpu_blocks_override is not None and cache.num_gpu_blocks_override < blocks:
@@ -168,14 +168,23 @@ def check_room(config: Any) -> None:
             f"a text of {model.max_model_len} tokens takes {blocks} blocks of the key-value cache, and there are "
             f"{cache.num_gpu_blocks_override} (kv_cache_blocks)"
         )
+    compressed = str(cache.cache_dtype).startswith("fp8")
+    if cache.cache_dtype != "auto" and not compressed:
+        return
     numbers = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
-    size = 1 if str(cache.cache_dtype).startswith("fp8") else model.dtype.itemsize
+    size = 1 if compressed else model.dtype.itemsize
     needed, room = blocks * cache.block_size * numbers * size, cache.kv_cache_memory_bytes
     if room is not None and room < needed:
         raise EngineError(
             f"a text of {model.max_model_len} tokens takes {needed / _GIB:.3g} GiB of the key-value cache, and it has "
             f"{room / _GIB:.3g} (kv_cache_gib): give it more, or set a lower max_context_tokens"
         )
+
+
+def _is_compact(model: Any, parallel: Any) -> bool:
+    """Whether a token takes less than keys and values of all layers: latent attention, layers without, a share."""
+    shared = getattr(parallel, "decode_context_parallel_size", 1) > 1
+    return bool(getattr(model, "use_mla", False) or getattr(model, "is_hybrid", False) or shared)
 
 
 def _has_small_blocks() -> bool:

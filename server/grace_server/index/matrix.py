@@ -6,7 +6,7 @@ Neighbouring versions share their rows. N rows, Q queries, H dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,10 @@ class Matrix:
         return Matrix.empty(dimensions, capacity=len(less)).with_rows(less.labels, less.vectors)
 
     def search(self, queries: Floats, k: int, *, allowed: Labels | None = None) -> tuple[Labels, Floats]:
-        """Labels and scores (Q, k') of the nearest living rows, best first, k' = min(k, how many may be found)."""
+        """Labels and scores (Q, k') of the nearest living rows, best first.
+
+        k' is min(k, how many may be found), or more: all rows that score as the k-th does are among them.
+        """
         if allowed is not None:
             keep = self.alive & np.isin(self.rows.labels[: self.size], allowed)
             return nearest_of(queries, self.rows.labels, self.rows.vectors[: self.size], k, np.flatnonzero(keep))
@@ -131,29 +134,28 @@ def nearest(
     alive: Mask | None = None,  # (N,)
     dead: int = 0,
 ) -> tuple[Labels, Floats]:
-    """Labels and inner products (Q, k') of the nearest rows, by comparing all of them."""
+    """Labels and inner products (Q, k') of the nearest rows, by comparing all of them; k' as of `Matrix.search`."""
     size = len(vectors)
-    k = min(k, size - dead)
-    if k <= 0:
-        return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     queries, vectors = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(vectors)
-    scores = np.empty((len(queries), k), np.float32)
-    positions = np.empty((len(queries), k), np.int64)
     selector = bits = None
     if dead and alive is not None:
         bits = np.packbits(alive, bitorder="little")  # must outlive the search: FAISS keeps a bare pointer
         selector = faiss.IDSelectorBitmap(size, faiss.swig_ptr(bits))
-    faiss.knn_inner_product(
-        faiss.swig_ptr(queries),
-        faiss.swig_ptr(vectors),
-        queries.shape[1],
-        len(queries),
-        size,
-        k,
-        faiss.swig_ptr(scores),
-        faiss.swig_ptr(positions),
-        selector,
-    )
+
+    def top(reach: int, positions: Labels, scores: Floats) -> None:
+        faiss.knn_inner_product(
+            faiss.swig_ptr(queries),
+            faiss.swig_ptr(vectors),
+            queries.shape[1],
+            len(queries),
+            size,
+            reach,
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(positions),
+            selector,
+        )
+
+    positions, scores = _with_ties(top, len(queries), k, size - dead)
     return labels[positions], scores
 
 
@@ -164,25 +166,48 @@ def nearest_of(
     k: int,
     positions: Labels,  # (M,) which of them
 ) -> tuple[Labels, Floats]:
-    """Labels and inner products (Q, k') of the nearest among some rows."""
-    k = min(k, len(positions))
-    if k <= 0 or len(queries) > 1:  # many queries are worth a copy, one is answered sooner where the rows are
+    """Labels and inner products (Q, k') of the nearest among some rows; k' as of `Matrix.search`."""
+    if len(queries) > 1:  # many queries are worth a copy, one is answered sooner where the rows are
         return nearest(queries, labels[positions], vectors[positions], k)
     # Names for all of them: FAISS gets bare pointers.
     queries, positions = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(positions, np.int64)
-    scores = np.empty((len(queries), k), np.float32)
-    found = np.empty((len(queries), k), np.int64)
-    faiss.knn_inner_products_by_idx(
-        faiss.swig_ptr(queries),
-        faiss.swig_ptr(vectors),
-        faiss.swig_ptr(positions),
-        queries.shape[1],
-        len(queries),
-        len(vectors),
-        len(positions),
-        k,
-        faiss.swig_ptr(scores),
-        faiss.swig_ptr(found),
-        0,  # every query has the same positions
-    )
+
+    def top(reach: int, found: Labels, scores: Floats) -> None:
+        faiss.knn_inner_products_by_idx(
+            faiss.swig_ptr(queries),
+            faiss.swig_ptr(vectors),
+            faiss.swig_ptr(positions),
+            queries.shape[1],
+            len(queries),
+            len(vectors),
+            len(positions),
+            reach,
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(found),
+            0,  # every query has the same positions
+        )
+
+    found, scores = _with_ties(top, len(queries), k, len(positions))
     return labels[found], scores
+
+
+def _with_ties(
+    top: Callable[[int, Labels, Floats], None],  # writes the `reach` best into (Q, reach) positions and scores
+    queries: int,
+    k: int,
+    rows: int,  # how many may be found
+) -> tuple[Labels, Floats]:
+    """Positions and scores (Q, k') of the k best rows and of all that score as the k-th does.
+
+    FAISS keeps any of the rows that tie at the end, whichever way its heap falls: a longer list need not begin with the
+    shorter one, and pages would overlap.
+    """
+    k = min(k, rows)
+    reach = min(k + 1, rows) if k > 0 else 0
+    while True:
+        positions, scores = np.empty((queries, reach), np.int64), np.empty((queries, reach), np.float32)
+        if reach:
+            top(reach, positions, scores)
+        if reach == rows or not reach or (scores[:, k - 1] > scores[:, -1]).all():
+            return positions, scores
+        reach = min(4 * reach, rows)
