@@ -16,10 +16,10 @@ from functools import cached_property
 from typing import Any, get_args
 
 from tokenizers import Encoding, Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from grace import rationale, sentences
 from grace.checkpoint import Checkpoint
+from grace.decoder import Decoder
 from grace.errors import CheckpointError, InputTooLong, InvalidInput, UnsupportedModel, check_one_of
 from grace.representation import Job, Mode, Rationale, Role, Segment
 
@@ -42,25 +42,6 @@ class Template:
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     thinking_open: bool  # the suffix ends inside <think>
-
-
-class Decoder:
-    """The text that each further id adds."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=False)
-
-    def step(self, token_id: int) -> str:
-        """Its text: none while a character is in the making."""
-        try:
-            return self._stream.step(self._tokenizer, token_id) or ""
-        except Exception as error:
-            # Single bytes that turn out to be no characters change what was there before: begin anew, as vLLM does.
-            if not str(error).startswith("Invalid prefix encountered"):
-                raise
-            self._stream = DecodeStream(skip_special_tokens=False)
-            return self._stream.step(self._tokenizer, token_id) or ""
 
 
 class Prompter:
