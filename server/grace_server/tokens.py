@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ async def token_contributions(
     made = await front.represent(job)
     assert made.dots is not None  # the engine refuses to answer a probe without them
     segment_of = np.repeat(np.arange(len(run.segments)), [segment.tokens for segment in run.segments])
-    texts = prompter.pieces(job.prompt_ids[job.pooled_from :])
+    texts = await asyncio.to_thread(prompter.pieces, job.prompt_ids[job.pooled_from :])
     if pooling == "last":
         kept, places = np.array([len(texts) - 1]), {len(run.segments) - 1: 0}
         total = made.last.astype(np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from grace.attribution import contributions, gram, score_of, without_each
 from grace.pooling import pooled_sources
 from grace.prompt import Prompter
 from grace_server import attribution_table
-from tests.server.conftest import Serve, Service
+from grace_server.comparison import Compared
+from tests.server.conftest import Serve, Service, until
 
 FIRST = "Where does the river rise? And where does it end?"
 SECOND = "The river rises in the hills. It meets the sea at a harbour. Ships come & go."
@@ -243,3 +246,24 @@ async def test_a_hit_is_explained_from_stored_sums_as_its_two_texts_are(serve: S
             assert piece["text"] == segment["text"]
             assert piece["contribution"] == pytest.approx(segment["contribution"], abs=1e-5)
             assert piece["without"] == pytest.approx(segment["without"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Compared, "run"), (Prompter, "pieces")])
+async def test_tokens_are_read_while_the_service_answers(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    """A stored text is tokenised anew, and every token of a side gets its text: of long ones that takes a while."""
+    service = await serve()
+    work, begun, answered = getattr(owner, name), threading.Event(), threading.Event()
+
+    def wait(*arguments: Any) -> Any:
+        begun.set()
+        assert answered.wait(5), "nothing was answered meanwhile"
+        return work(*arguments)
+
+    monkeypatch.setattr(owner, name, wait)
+    explained = asyncio.create_task(explain(service, tokens=True))
+    await until(lambda: begun.is_set() or explained.done())
+    assert (await service.client.get("/livez")).status_code == 200
+    answered.set()
+    assert (await explained)["second"]["tokens"]

@@ -184,9 +184,8 @@ async def _tokens(
     first, second = sides[0], sides[1]
 
     async def one(name: str, side: Compared, other: Compared) -> list[Token]:
-        tokens = await token_contributions(
-            house.front, house.prompter, side.run(house, mode), other.side.vector, pooling=pooling
-        )
+        run = await asyncio.to_thread(side.run, house, mode)  # a stored text is tokenised, which may be a long one
+        tokens = await token_contributions(house.front, house.prompter, run, other.side.vector, pooling=pooling)
         off = cosine(side.side.vector, other.side.vector) - sum(token.contribution for token in tokens)
         if abs(off) > TOKENS_OFF:
             raise InvalidValue(
