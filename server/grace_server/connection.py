@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 else:
     Protocol, Parser = object, AutoHTTPProtocol
 
+_LEAST_READ = 64 * 2**10  # bytes of its answer that a client takes in `send_timeout_s`, or is cut off
+
 
 class Bounded(Protocol):
     """Closes what sends no whole head in time, what sends too large a one, and what does not read its answer."""
@@ -38,6 +40,7 @@ class Bounded(Protocol):
         self._context = copy_context()
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes that wait for the client to read, when it was last looked at
 
     @classmethod
     def under(cls, settings: Settings) -> Any:
@@ -87,10 +90,10 @@ class Bounded(Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: it has a while to catch up."""
+        """The client reads too slowly: it has a while to catch up, and another as long as it goes on reading."""
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self._send_timeout_s, self.transport.abort)
+            self._expect_reading()
 
     def resume_writing(self) -> None:
         """It did."""
@@ -117,6 +120,17 @@ class Bounded(Protocol):
         self._head_bytes += size
         if self._head_bytes > self._max_head_bytes:
             self.transport.abort()
+
+    def _expect_reading(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(self._send_timeout_s, self._look_whether_it_reads)
+
+    def _look_whether_it_reads(self) -> None:
+        """A large answer takes a slow client longer, and nothing is added to it before it has caught up."""
+        if self._unread - self.transport.get_write_buffer_size() < _LEAST_READ:
+            self.transport.abort()
+        else:
+            self._expect_reading()
 
     def _expect_head(self) -> None:
         self._late = self.loop.call_later(self._header_timeout_s, self._give_up)

@@ -15,6 +15,8 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -28,6 +30,7 @@ from tests.server.conftest import Serve, Service, until
 
 HEAD = b"POST /embed HTTP/1.1\r\nhost: grace\r\ncontent-type: application/json\r\n"
 SHORT = {"header_timeout_s": 0.5, "body_timeout_s": 0.5, "send_timeout_s": 0.5}
+LARGE = 12 * 2**20  # bytes, more than all buffers on the way hold
 
 
 @pytest.fixture(params=[H11Protocol, HttpToolsProtocol], autouse=True)
@@ -258,6 +261,37 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off(serve: Serve) -
             while chunk := client.recv(2**20):
                 heard += len(chunk)
         assert 0 < heard < whole, (heard, whole)
+    await unharmed(service)
+
+
+async def heard(service: Service, *, bytes_at_once: int, pause_s: float, seconds: float) -> int:
+    """What reaches a client of LARGE bytes that reads so little at a time, for so long, and then all that comes."""
+    service.app.router.routes.append(Route("/large", lambda _: Response(bytes(LARGE))))
+    host, port = service.url.removeprefix("http://").split(":")
+    loop, total = asyncio.get_running_loop(), 0
+    with socket.socket() as client, suppress(ConnectionResetError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        client.setblocking(False)
+        await loop.sock_connect(client, (host, int(port)))
+        await loop.sock_sendall(client, b"GET /large HTTP/1.1\r\nhost: grace\r\nconnection: close\r\n\r\n")
+        end = time.monotonic() + seconds
+        while chunk := await loop.sock_recv(client, bytes_at_once if time.monotonic() < end else 2**20):
+            total += len(chunk)
+            await asyncio.sleep(pause_s)
+    return total
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_a_large_answer(serve: Serve) -> None:
+    service = await serve(live=True, **SHORT)
+    begin = time.monotonic()
+    assert await heard(service, bytes_at_once=2**16, pause_s=0.01, seconds=60) > LARGE
+    assert time.monotonic() - begin > 2 * SHORT["send_timeout_s"]
+    await unharmed(service)
+
+
+async def test_a_client_that_reads_next_to_nothing_is_cut_off(serve: Serve) -> None:
+    service = await serve(live=True, **SHORT)
+    assert 0 < await heard(service, bytes_at_once=2**10, pause_s=0.05, seconds=2) < LARGE
     await unharmed(service)
 
 
