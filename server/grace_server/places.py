@@ -45,6 +45,7 @@ class _Request:
     alone: bool  # it found nobody here
     may_wait: bool = False  # one of its texts was let in, if only to the queue; whoever waits behind it is a neighbour
     begun: bool = False  # one of its texts has had a place
+    refused: bool = False  # one of its texts was, which counts for all of them
 
 
 # That of a text. None: it came by itself.
@@ -210,7 +211,7 @@ class Places:
                 self._give_back(tokens, background)
                 self._grant()
             if isinstance(error, TimeoutError):
-                self._metrics.rejections.labels("queue_timeout").inc()
+                self._count_refusal("queue_timeout")
                 raise QueueTimeout(
                     f"waited {self._limits.queue_timeout_s:g} s for a place (queue_timeout_s)",
                     retry_after=self._retry_after(),
@@ -358,7 +359,7 @@ class Places:
         raise self._overloaded(why)
 
     def _overloaded(self, why: str = "") -> Overloaded:
-        self._metrics.rejections.labels("queue_full").inc()
+        self._count_refusal("queue_full")
         return Overloaded(
             why
             or f"the queue is full: {len(self._waiting)} texts with {self._ahead_tokens} tokens are waiting"
@@ -366,12 +367,22 @@ class Places:
             retry_after=self._retry_after(),
         )
 
+    def _count_refusal(self, reason: str) -> None:
+        """Of a request, once: its texts may all be refused, each by itself."""
+        if (request := _request.get()) is not None:
+            if request.refused:
+                return
+            request.refused = True
+        self._metrics.rejections.labels(reason).inc()
+
     def _retry_after(self) -> int:
-        """Seconds until what waits now is done at the recent rate, within 1 to 60."""
-        if len(self._finished_at) < 2:
-            return 1
-        rate = len(self._finished_at) / max(self._clock() - self._finished_at[0], 1e-3)
-        return max(1, min(_LONGEST_RETRY_S, math.ceil((len(self._waiting) + 1) / rate)))
+        """Seconds until what waits now is done at the recent pace or, if that is not known, rate; within 1 to 60."""
+        now = self._clock()
+        recent = [at for at in self._finished_at if now - at <= _LONGEST_RETRY_S]  # idle time says nothing of the rate
+        wait = self._wait_expected()
+        if not wait and len(recent) > 1:
+            wait = (len(self._waiting) + 1) * (now - recent[0]) / len(recent)
+        return max(1, min(_LONGEST_RETRY_S, math.ceil(wait)))
 
     def _show(self) -> None:
         self._metrics.running_requests.set(self._running)

@@ -101,7 +101,12 @@ async def test_a_full_queue_says_when_to_come_back(prompter: Prompter) -> None:
     all_released(metrics)
 
 
-async def test_the_hint_follows_the_observed_rate(prompter: Prompter) -> None:
+@pytest.mark.parametrize(
+    ("texts", "hint"),
+    [([(0, 4)] * 10, 4), ([(0, 1)] * 10 + [(600, 1)] + [(0, 1)] * 2, 1)],
+    ids=["one text every four seconds", "one a second, ten idle minutes in between"],
+)
+async def test_the_hint_follows_the_observed_rate(prompter: Prompter, texts: list[tuple[int, int]], hint: int) -> None:
     now = 0.0
     admission = Admission(
         FakeEngine(prompter),
@@ -110,13 +115,14 @@ async def test_the_hint_follows_the_observed_rate(prompter: Prompter) -> None:
         generate_timeout_s=5,
         clock=lambda: now,
     )
-    for _ in range(10):  # one text every four seconds
+    for idle, seconds in texts:
+        now += idle
         async with admission.places.reserve(1):
-            now += 4
+            now += seconds
     async with admission.places.reserve(1):
         with pytest.raises(Overloaded) as refused:
             await admission.represent(prompter.job("x"))
-    assert refused.value.retry_after == 4
+    assert refused.value.retry_after == hint
 
 
 async def test_waiting_has_an_end(prompter: Prompter) -> None:

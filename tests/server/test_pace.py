@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import replace
 from statistics import median
 
@@ -13,7 +14,9 @@ import pytest
 from grace.prompt import Prompter
 from grace_server.admission import Admission
 from grace_server.errors import Overloaded, QueueTimeout, TooLarge
+from grace_server.metrics import Metrics
 from grace_server.pace import Pace
+from grace_server.places import Places
 from grace_server.together import together
 from tests.server.conftest import until
 from tests.server.test_admission import WIDE, all_released, make
@@ -292,4 +295,48 @@ async def test_a_request_that_the_service_holds_as_a_whole_is_not_refused_for_wh
     assert await ask_together(admission, prompter, "all", texts=3) == 3
     with pytest.raises(TooLarge, match=r"max_running_tokens, max_queued_tokens\); send fewer texts at a time"):
         await ask_together(admission, prompter, "all", texts=4)
+    all_released(metrics)
+
+
+async def test_the_hint_is_the_wait_expected_however_long_nobody_came(prompter: Prompter) -> None:
+    now = 0.0
+    limits = replace(WIDE, running_requests=1, queued_requests=2, queue_timeout_s=60)
+    places = Places(limits, Metrics(), clock=lambda: now)
+
+    async def text() -> None:
+        async with places.reserve(1):
+            pass
+
+    for _ in range(10):
+        async with places.reserve(1):
+            now += 4
+            places.done(1)
+    now += 600
+    async with places.reserve(1):
+        waiting = [asyncio.create_task(text()) for _ in range(2)]
+        await until(lambda: len(places._waiting) == 2)
+        with pytest.raises(Overloaded) as refused:
+            await text()
+    assert refused.value.retry_after == 8
+    await asyncio.gather(*waiting)
+
+
+@pytest.mark.parametrize(
+    ("others", "error", "reason"), [(5, Overloaded, "queue_full"), (2, QueueTimeout, "queue_timeout")]
+)
+async def test_a_request_that_is_refused_counts_once_however_many_texts_it_has(
+    prompter: Prompter, others: int, error: type[Exception], reason: str
+) -> None:
+    """It was let in as a whole, but before its texts set out others have taken the places, or all that there is."""
+    admission, _, metrics = make(prompter, replace(WIDE, queued_requests=3, queue_timeout_s=0.1), seconds=0.5)
+    jobs = [prompter.job(f"text {i}") for i in range(3)]
+    admission.places.check(jobs)
+    first = [
+        asyncio.create_task(admission.represent(prompter.job(f"other {i}")), context=Context()) for i in range(others)
+    ]
+    await until(lambda: admission.places._running + len(admission.places._waiting) == others)
+    ended = await asyncio.gather(*map(admission.represent, jobs), return_exceptions=True)
+    assert [type(each) for each in ended] == [error] * 3
+    assert metrics.registry.get_sample_value("grace_rejections_total", {"reason": reason}) == 1
+    await asyncio.gather(*first, return_exceptions=True)
     all_released(metrics)
