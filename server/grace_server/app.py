@@ -26,7 +26,7 @@ from grace_server import logs
 from grace_server.admission import Admission
 from grace_server.audit.signing import Signer
 from grace_server.cache import Cache
-from grace_server.engine import MakeEngine, count_of, identity, load_checkpoint, make_engine
+from grace_server.engine import MakeEngine, Replicated, count_of, identity, load_checkpoint, make_engine
 from grace_server.errors import ApiError, problems, respond, translate
 from grace_server.house import House, served_name
 from grace_server.index import routes as index
@@ -206,7 +206,7 @@ async def _open(
             in_flight,
             metrics,
             folder=settings.data_dir / "cache",
-            identity=identity(settings, checkpoint),
+            identity=identity(settings, checkpoint, replicated=isinstance(engine, Replicated)),
             max_mib=settings.cache_max_mib,
         )
         stack.push_async_callback(cache.close)

@@ -59,12 +59,16 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
     return replace(checkpoint, fingerprint=hashlib.sha256(made_of.encode()).hexdigest()[:32])
 
 
-def identity(settings: Settings, checkpoint: Checkpoint) -> str:
-    """Whatever changes a result beside the job: the cache finds nothing that was made under another."""
+def identity(settings: Settings, checkpoint: Checkpoint, *, replicated: bool = False) -> str:
+    """Whatever changes a result beside the job: the cache finds nothing that was made under another.
+
+    Args:
+        replicated: Whether the engine is `Replicated`: where its engines have GPUs, this process need have none.
+    """
     import torch
 
     # Of `auto` types the machine decides, and equal types have other last digits on another.
-    found = "cuda" if torch.cuda.is_available() else "cpu"
+    found = "cuda" if (replicated and settings.ray_gpus) or torch.cuda.is_available() else "cpu"
     device = settings.device.partition(":")[0] if settings.engine == "transformers" else found
     arguments = json.dumps(settings.engine_args, sort_keys=True)
     return f"{checkpoint.fingerprint}/{settings.engine}/{settings.dtype}/{device}/{arguments}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import pytest
 from pydantic import ValidationError
@@ -146,3 +147,15 @@ def test_what_one_device_computed_is_not_found_for_another(model_folder: Path) -
     assert len({on("cpu"), on("mps"), on("cuda")}) == 3
     assert on("cuda:1") == on("cuda")
     assert on("cpu", "vllm") == on("mps", "vllm")  # which finds its own
+
+
+def test_what_gpus_of_replicas_computed_is_not_found_for_cpus(model_folder: Path) -> None:
+    """The ingress has the cache, and no GPU itself."""
+    checkpoint = Checkpoint.load(model_folder)
+
+    def on_ray(gpus: float, *, replicated: bool = True) -> str:
+        return identity(Settings(model=str(model_folder), ray_gpus=gpus), checkpoint, replicated=replicated)
+
+    with patch("torch.cuda.is_available", lambda: False):
+        assert on_ray(1) == on_ray(0.5) != on_ray(0)
+        assert on_ray(1, replicated=False) == on_ray(0)  # `grace-serve` alone has none of Ray's settings
