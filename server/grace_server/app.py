@@ -56,7 +56,7 @@ _CROWD = 64  # requests; fewer inside can always be read, whatever makes the eve
 _WATCH_S = 0.2  # how often the engine is asked whether it lives
 
 # Made once: a second of schemas, which every service of a process shares.
-_ROUTES = APIRouter(responses=problems(400, 401, 408, 413, 415, 422, 500, 503))
+_ROUTES = APIRouter(responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503))
 for _part in (embed, explain, openai, cohere, tei, index, probes, info, docs, playground):
     _ROUTES.include_router(_part.router)
 
@@ -132,9 +132,8 @@ def create_app(
     if tracing is not None:
         app.add_middleware(Trace, tracing=tracing, silent=_SILENT)
     app.add_middleware(AccessLog, metrics=metrics, log_texts=settings.log_texts)
-    app.add_middleware(RequestId)
     if settings.cors_origins:
-        # Outermost: pages must be able to read refusals too, and browsers ask first without a key.
+        # Outside of all that may refuse or fail: pages must be able to read why, and browsers ask first without a key.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -142,6 +141,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
+    app.add_middleware(RequestId)
     metrics.expect_routes(sorted(app.openapi()["paths"]))
     return app
 

@@ -43,6 +43,28 @@ async def test_a_named_page_can_read_why_it_is_refused(serve: Serve) -> None:
     assert reply.headers["access-control-allow-origin"] == PAGE
 
 
+async def test_what_a_browser_asks_first_has_an_id_too(serve: Serve) -> None:
+    service = await serve(cors_origins=PAGE)
+    for asked in (ASKS_FIRST, ASKS_FIRST | {"origin": "https://evil.example"}):
+        reply = await service.client.options("/embed", headers=asked | {"x-request-id": "abc-1"})
+        assert reply.headers.get_list("x-request-id") == ["abc-1"]
+
+
+async def test_a_named_page_can_read_an_error_that_nobody_expected(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(cors_origins=PAGE, cache=False)
+
+    async def broken(_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(service.engine, "represent", broken)
+    reply = await service.client.post("/embed", json={"input": "x"}, headers={"origin": PAGE})
+    assert reply.status_code == 500
+    assert reply.headers["access-control-allow-origin"] == PAGE
+    assert reply.headers["x-request-id"] in reply.json()["error"]["message"]
+
+
 async def test_a_page_that_is_not_named_may_not(serve: Serve) -> None:
     service = await serve(cors_origins=PAGE)
     other = ASKS_FIRST | {"origin": "https://app.example.org.evil.example"}

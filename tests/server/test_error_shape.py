@@ -12,6 +12,7 @@ import pytest
 
 from grace import errors as core_errors
 from grace_server import errors
+from grace_server.app import _always_open
 from grace_server.errors import ApiError, translate
 from tests.server.conftest import Serve, until
 
@@ -171,6 +172,15 @@ async def test_every_route_documents_the_envelope(serve: Serve) -> None:
                 if int(status) >= 400:
                     schema = response["content"]["application/json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (path, method, status)
+
+
+async def test_every_route_that_may_be_refused_unread_documents_it(serve: Serve) -> None:
+    service = await serve()
+    behind_the_gate = [path for path in service.app.openapi()["paths"] if not _always_open(path)]
+    assert "/indexes/{name}" in behind_the_gate
+    for path in behind_the_gate:
+        for operation in service.app.openapi()["paths"][path].values():
+            assert {"429", "503"} <= operation["responses"].keys(), path
 
 
 async def test_an_unexpected_error_says_its_request_id_and_nothing_more(
