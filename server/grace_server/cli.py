@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, get_args
 
 import uvicorn
 from fastapi import FastAPI
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         flag, words = "--" + name.replace("_", "-"), f"{field.description} [{PREFIX}{name.upper()}"
         default = "" if field.default is PydanticUndefined else field.default
         words = (words + (f"; {_shown(default)}]" if default not in (None, "", ()) else "]")).replace("%", "%%")
-        if field.annotation is bool:
+        if bool in (field.annotation, *get_args(field.annotation)):
             found.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=words)
         else:
             found.add_argument(flag, default=None, help=words, metavar="X")

@@ -114,9 +114,16 @@ class Settings(BaseSettings):
     max_input_chars: int = Field(1_000_000, ge=1, description="characters of one text, before it is tokenised")
     max_body_mib: float = Field(16.0, gt=0, description="size of a request's body")
     max_head_kib: int = Field(64, ge=1, description="size of a request's line and headers")
-    header_timeout_s: float = Field(15.0, gt=0, description="how long a client may take to send these")
-    body_timeout_s: float = Field(60.0, gt=0, description="how long it may take to send the body")
-    send_timeout_s: float = Field(60.0, gt=0, description="how long it may leave an answer unread")
+    header_timeout_s: float = Field(
+        15.0, gt=0, description="how long a client may take to send a request's line and headers"
+    )
+    body_timeout_s: float = Field(60.0, gt=0, description="how long a client may take to send a request's body")
+    send_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="how long a client may leave an answer unread; "
+        "whoever reads 64 KiB of it in this time gets as much time again",
+    )
 
     # How many at once
     max_running_requests: int = Field(256, ge=1, description="texts inside the engine at once")
@@ -125,10 +132,15 @@ class Settings(BaseSettings):
     max_queued_tokens: int = Field(8_388_608, ge=0, description="their tokens; more are refused with 429")
     queue_timeout_s: float = Field(60.0, gt=0, description="how long a text may wait before it is refused with 429")
     deadline_s: float | None = Field(
-        None, gt=0, description="what would be answered later, as far as can be told, is refused at once with 429"
+        None,
+        gt=0,
+        description="longest time an answer may take; a request that is expected to take longer "
+        "is refused at once with 429; by default no deadline",
     )
     generate_timeout_s: float = Field(600.0, gt=0, description="how long the engine may take for one text")
-    engine_timeout_s: float = Field(300.0, gt=0, description="vLLM: how long a step may take before the engine hangs")
+    engine_timeout_s: float = Field(
+        300.0, gt=0, description="vLLM: how long one step may take before the engine counts as hung and is killed"
+    )
     engine_niceness: int = Field(
         10,
         ge=0,

@@ -91,6 +91,15 @@ def test_every_setting_has_a_flag_that_names_its_variable_and_default() -> None:
     assert "GRACE_QUEUE_TIMEOUT_S; 60.0" in text
 
 
+def test_a_choice_is_a_switch_also_where_neither_is_the_default() -> None:
+    def given(*argv: str) -> dict[str, Any]:
+        return {name: value for name, value in vars(cli.parser().parse_args(argv)).items() if value is not None}
+
+    assert given("--enforce-eager", "--no-cache") == {"enforce_eager": True, "cache": False}
+    assert given("--no-enforce-eager") == {"enforce_eager": False}
+    assert given() == {}
+
+
 @pytest.mark.parametrize(
     ("argv", "told"), [(["--port", "99999"], "port"), (["--engine", "fake"], "engine"), (["--config", "no"], "no")]
 )
