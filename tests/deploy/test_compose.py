@@ -49,13 +49,48 @@ def test_ports_are_open_to_this_machine_only() -> None:
 def test_the_service_is_what_the_image_and_the_settings_say() -> None:
     grace, stage = SERVICES["grace"], STAGES["cpu"]
     for name in grace["environment"]:
-        assert name.removeprefix("GRACE_").lower() in Settings.model_fields or name in stage.environment()
+        assert _is_setting(name) or name in {*stage.environment(), "HF_TOKEN"}
     assert grace["ports"][0].endswith(":" + stage.environment()["GRACE_PORT"])
     assert grace["read_only"] is True
     assert grace["cap_drop"] == ["ALL"]
     assert int(grace["stop_grace_period"].removesuffix("s")) >= Settings().drain_timeout_s + 15
     targets = {volume.rpartition(":")[2] for volume in grace["volumes"]} | set(grace["tmpfs"])
     assert {stage.environment()[name] for name in ("GRACE_DATA_DIR", "HF_HOME", "HOME")} <= targets
+
+
+def test_the_image_is_built_with_the_torch_that_the_page_names() -> None:
+    page = (FOLDER.parents[1] / "docs/deployment.md").read_text(encoding="utf-8")
+    [address] = set(re.findall(r"PIP_EXTRA_INDEX_URL=(https:\S+)", page))
+    assert SERVICES["grace"]["build"]["args"] == {"PIP_EXTRA_INDEX_URL": f"${{PIP_EXTRA_INDEX_URL-{address}}}"}
+
+
+def test_the_page_s_qdrant_is_the_profile_s_and_the_images_have_its_client() -> None:
+    page = (FOLDER.parents[1] / "docs/deployment.md").read_text(encoding="utf-8")
+    asked = r"^GRACE_QDRANT_URL=http://(\w+):(\d+) docker compose .*--profile qdrant up"
+    [(host, port)] = re.findall(asked, page, re.MULTILINE)
+    assert SERVICES[host]["profiles"] == ["qdrant"]
+    assert SERVICES[host]["ports"][0].endswith(f":{port}")
+    assert "GRACE_QDRANT_URL" in SERVICES["grace"]["environment"]
+    for lock in ("cpu.lock", "cuda.lock"):
+        assert "\nqdrant-client==" in (FOLDER.parent / "image" / lock).read_text()
+
+
+def test_the_page_s_file_of_further_settings_is_one() -> None:
+    page = (FOLDER.parents[1] / "docs/deployment.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [(name, service)] = yaml.safe_load(shown)["services"].items()
+    assert name in SERVICES
+    assert all(map(_is_setting, service["environment"]))
+
+
+def _is_setting(variable: str) -> bool:
+    return variable.removeprefix("GRACE_").lower() in Settings.model_fields
+
+
+@pytest.mark.parametrize("file", [".env", "deploy/compose/.env"])
+def test_a_file_with_keys_is_not_committed(file: str) -> None:
+    ignored = subprocess.run(["git", "check-ignore", "-q", file], cwd=FOLDER.parents[1])
+    assert ignored.returncode in (0, 128)  # 128: no checkout
 
 
 def test_prometheus_finds_its_configuration_and_the_service() -> None:
