@@ -5,12 +5,14 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.launch import launch_command_parser
 
 from grace_server import life
@@ -58,6 +60,22 @@ def test_the_unit_stops_restarts_and_configures_as_the_service_wants() -> None:
         assert not name.startswith("GRACE_") or name.removeprefix("GRACE_").lower() in Settings.model_fields
 
 
+def test_the_unit_may_use_the_gpus() -> None:
+    """They are devices, and each of these denies some: up to systemd 252 at least ProtectClock allows clocks alone."""
+    assert not {"PrivateDevices", "DevicePolicy", "DeviceAllow", "ProtectClock"} & set(unit())
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="no jq")
+def test_the_page_s_reader_of_the_journal_takes_lines_that_are_no_json() -> None:
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    [reader] = re.findall(r"^journalctl .* \| (jq .*)$", page, re.MULTILINE)
+    lines = '{"level": "INFO"}\nGRACE serves grace-tiny at http://127.0.0.1:8000\n'
+    done = subprocess.run(reader, shell=True, input=lines, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"level": "INFO"' in done.stdout
+    assert '"GRACE serves grace-tiny' in done.stdout
+
+
 def test_the_page_s_environment_file_is_one_the_unit_reads(tmp_path: Path) -> None:
     """The line of the page is run, into a folder that is not there yet. What it writes has to be settings."""
     page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
@@ -92,7 +110,8 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     tools.mkdir()
     commands = {
         "scontrol": 'test "$*" = "show hostnames node[1-2]"; printf "node1\\nnode2\\n"',
-        "srun": 'while [[ $1 == --* ]]; do shift; done\nfor SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+        "srun": f'while [[ $1 == --* ]]; do echo "$1" >> {tmp_path}/srun; shift; done\n'
+        'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
         "accelerate": f'printf "%s\\n" "$@" > {tmp_path}/node-$SLURM_NODEID',
     }
     for name, body in commands.items():
@@ -121,6 +140,7 @@ def test_each_node_starts_accelerate_with_its_rank_and_the_same_words(
     words = ["bash", SCRIPT, recipe, output, "learning_rate=2e-6", "columns={query: a b}"]
     done = subprocess.run(words, env=cluster, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "srun").read_text().split() == ["--cpus-per-task=8", "--kill-on-bad-exit=1"]
     for rank in (0, 1):
         asked, *arguments = (tmp_path / f"node-{rank}").read_text().splitlines()
         assert asked == "launch"
@@ -138,6 +158,22 @@ def test_each_node_starts_accelerate_with_its_rank_and_the_same_words(
             "learning_rate=2e-6",
             "columns={query: a b}",
         ]
+
+
+def test_the_page_s_job_trains_with_as_many_rollouts_as_its_recipe() -> None:
+    """The recipe's accumulation is for one GPU."""
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    [job] = re.findall(r"^sbatch (?:.*\\\n)*.*$", page, re.MULTILINE)
+    _, nodes, script, recipe, _, *settings = shlex.split(job)
+    assert ROOT / script == SCRIPT
+    [gpus] = re.findall(r"--gpus-per-node=(\d+)", SCRIPT.read_text())
+    chosen = dict(setting.split("=") for setting in settings)
+    published = yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))
+    processes = int(nodes.removeprefix("--nodes=")) * int(gpus)
+    assert int(chosen["gradient_accumulation_steps"]) * processes == published["gradient_accumulation_steps"]
+    assert "data" in chosen
+    assert "data" not in published
+    assert all(setting in SCRIPT.read_text() for setting in settings)
 
 
 def test_without_a_recipe_it_says_how_to_call_it(cluster: dict[str, str]) -> None:

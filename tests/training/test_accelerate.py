@@ -21,6 +21,7 @@ def test_accelerate_reads_it(name: str) -> None:
         assert config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"  # or `final` would hold shards
     if name.startswith("zero"):
         assert config.deepspeed_config["zero_stage"] == int(name[-1])
+        assert config.deepspeed_config["deepspeed_multinode_launcher"] == "standard"  # or one node starts the others
         assert name == "zero2" or config.deepspeed_config["zero3_save_16bit_model"]  # or no whole model is saved
 
 
