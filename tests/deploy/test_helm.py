@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
         "gpus": 2,
         "model": "/models/qwen",
         "settings": {"max_queued_requests": 8192, "qdrant_url": "http://qdrant:6333"},
-        "models": {"existingClaim": "models"},
+        "models": {"existingClaim": "models", "tokenSecret": "hub"},
         "apiKeys": {"keys": ["0123456789abcdef", "fedcba9876543210"]},
         "auditKey": {"existingSecret": "signing"},
         "qdrantKey": {"existingSecret": "qdrant"},
@@ -98,6 +98,8 @@ def test_the_cases_render_every_template() -> None:
         ({"embed": {"autoscaling": {"kind": "vpa"}}}, "kind"),
         ({"apiKeys": {"keys": ["short"]}}, "keys"),
         ({"apiKeys": {"keys": ["0123456789abcdef,1"]}}, "keys"),
+        ({"apiKeys": {"keys": ["0123456789 abcdef"]}}, "keys"),
+        ({"apiKeys": {"keys": ["0123456789äbcdef"]}}, "keys"),
         ({"settings": {"max_queued_request": 8192}}, "max_queued_request"),
         ({"settings": {"max_queued_requests": -1}}, "max_queued_requests"),
         ({"settings": {"dtype": "float16"}}, "dtype"),
@@ -108,6 +110,12 @@ def test_the_cases_render_every_template() -> None:
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], told: str) -> None:
     with pytest.raises(helm_python.HelmError, match=told):
         helm_python.Chart.load(CHART).validate_schema(values)
+
+
+def test_a_key_of_any_characters_that_the_service_takes_is_taken() -> None:
+    key = "".join(map(chr, range(0x21, 0x7F))).replace(",", "")  # a comma separates keys
+    assert len(Settings(api_keys=key).api_keys) == 1
+    helm_python.Chart.load(CHART).validate_schema({"apiKeys": {"keys": [key]}})
 
 
 def test_the_schema_knows_the_settings_of_the_service() -> None:
@@ -317,6 +325,31 @@ def test_the_key_that_signs_is_a_file_of_its_secret_for_the_pods_group_alone() -
         assert source == {"name": "qdrant", "key": "key"}
     for pod in pods(rendered({})):
         assert not any(v.get("secret") for v in pod["spec"]["volumes"])
+
+
+def test_the_token_of_the_hub_comes_from_its_secret() -> None:
+    for pod in pods(rendered({"models": {"offline": False, "tokenSecret": "hub"}})):
+        [container] = pod["spec"]["containers"]
+        [source] = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if e["name"] == "HF_TOKEN"]
+        assert source == {"name": "hub", "key": "token"}
+    assert "HF_TOKEN" not in str(rendered({}))
+
+
+def test_the_page_s_pod_for_snapshots_takes_the_claim_of_the_index() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    [pod] = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    for version in VERSIONS:
+        kubernetes_validate.validate(pod, version, strict=True)
+    [mount] = pod["spec"]["containers"][0]["volumeMounts"]
+    [volume] = pod["spec"]["volumes"]
+    assert mount["name"] == volume["name"]
+    index = rendered({})["StatefulSet", "grace-index"]["spec"]
+    claim = index["volumeClaimTemplates"][0]["metadata"]["name"]
+    assert volume["persistentVolumeClaim"]["claimName"] == f"{claim}-grace-index-0"
+    [container] = index["template"]["spec"]["containers"]
+    assert {"name": claim, "mountPath": mount["mountPath"]} in container["volumeMounts"]
+    theirs = index["template"]["spec"]["securityContext"]
+    assert pod["spec"]["securityContext"].items() <= theirs.items()
 
 
 def test_the_queue_decides_how_many_pods_there_are() -> None:

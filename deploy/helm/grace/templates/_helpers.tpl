@@ -86,6 +86,10 @@ spec:
       env:
         - {name: GRACE_CONFIG, value: /etc/grace/grace.yaml}
         - {name: HF_HUB_OFFLINE, value: {{ ternary "1" "0" $.Values.models.offline | quote }}}
+        {{- with $.Values.models.tokenSecret }}
+        - name: HF_TOKEN
+          valueFrom: {secretKeyRef: {name: {{ . }}, key: token}}
+        {{- end }}
         {{- with include "grace.keysSecret" $ }}
         - name: GRACE_API_KEYS
           valueFrom: {secretKeyRef: {name: {{ . }}, key: keys}}
