@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -80,6 +81,23 @@ def test_what_we_count_is_shown() -> None:
     shown = {selector.metric for _, query in QUERIES for selector in selectors(query)}
     for family in Metrics().registry.collect():
         assert any(name.startswith(family.name) for name in shown), family.name
+
+
+def test_the_page_makes_rules_of_the_prometheus_operator_of_the_files(tmp_path: Path) -> None:
+    page = (DEPLOY.parent / "docs/deployment.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"^for name in .*?^done$", page, re.MULTILINE | re.DOTALL)
+    tool = tmp_path / "kubectl"
+    tool.write_text(f"#!/bin/sh\ncat >> {tmp_path}/applied\necho --- >> {tmp_path}/applied\n")
+    tool.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-e", "-c", commands], cwd=DEPLOY.parent, env=environment, check=True)
+    *applied, end = yaml.safe_load_all((tmp_path / "applied").read_text())
+    assert end is None
+    assert {(rule["apiVersion"], rule["kind"]) for rule in applied} == {("monitoring.coreos.com/v1", "PrometheusRule")}
+    assert len({rule["metadata"]["name"] for rule in applied}) == len(applied)
+    written = {path: yaml.safe_load(path.read_text()) for path in (PROMETHEUS / "rules").iterdir()}
+    assert len(applied) == len(written)
+    assert all(rule["spec"] in written.values() for rule in applied)
 
 
 def test_every_rule_is_tested() -> None:
