@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     @classmethod
     def _installed(cls, value: bool) -> bool:
         if value and find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-            raise ValueError("spans need the packages of an extra: pip install 'grace-embed[tracing]'")
+            raise ValueError("spans need the packages of an extra; in a checkout: pip install '.[tracing]'")
         return value
 
     @field_validator("engine_args", "ray_ingress_resources", mode="before")

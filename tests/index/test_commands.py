@@ -203,6 +203,14 @@ def test_a_number_of_hits_that_is_none_is_wrong_usage(hits: str, capsys: pytest.
     assert f"-k: a whole number above 0, not '{hits}'" in capsys.readouterr().err
 
 
+def test_ray_that_is_not_installed_is_asked_for_by_the_way_to_get_it(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grace_server.index.cli.find_spec", lambda name: None)
+    assert shell("build", "--ray", written(tmp_path, ".jsonl")) == 1
+    assert "--ray: in a checkout: pip install '.[ray]'" in capsys.readouterr().err
+
+
 def test_torch_is_not_loaded_for_what_needs_no_model() -> None:
     """It takes seconds, which a list, an export or a lexical search need not cost."""
     code = "import sys, grace_server.index.cli; sys.exit('torch' in sys.modules)"

@@ -70,6 +70,12 @@ def test_the_tree_is_frozen() -> None:
         Settings().port = 1
 
 
+def test_tracing_says_how_to_get_the_packages_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grace_server.settings.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r"in a checkout: pip install '\.\[tracing\]'"):
+        Settings(tracing=True)
+
+
 def test_limits_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValidationError, match="could never be admitted"):
         Settings(max_inputs=10_000)

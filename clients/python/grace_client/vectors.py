@@ -88,7 +88,7 @@ def numpy() -> Any:
     try:
         import numpy as np
     except ImportError as error:
-        raise ImportError("vectors as arrays need numpy: pip install 'grace-client[numpy]'") from error
+        raise ImportError("arrays need numpy; in a checkout: pip install './clients/python[numpy]'") from error
     return np
 
 

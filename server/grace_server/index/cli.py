@@ -165,7 +165,7 @@ def _build(catalog: Catalog, arguments: argparse.Namespace, open_model: commands
     on_ray = commands.settings_of(arguments.model, arguments.engine) if arguments.ray else None
     if on_ray is not None:
         if arguments.vectors or find_spec("ray") is None:
-            reason = "--vectors needs no engine" if arguments.vectors else "pip install 'grace-embed[ray]'"
+            reason = "--vectors needs no engine" if arguments.vectors else "in a checkout: pip install '.[ray]'"
             print(f"grace-index: --ray: {reason}", file=sys.stderr)
             return FAILED
         open_model = partial(commands.without_engine, on_ray)

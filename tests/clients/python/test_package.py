@@ -53,7 +53,20 @@ for needs in (lambda: client.embed("x")[0].vector, lambda: client.encode("x")):
     first, *rest = python(code).splitlines()
     assert first == "[1.0, 0.0]"
     assert len(rest) == 2
-    assert all("pip install 'grace-client[numpy]'" in line for line in rest)
+    assert all("pip install './clients/python[numpy]'" in line for line in rest)
+
+
+def test_the_command_for_agents_says_how_to_get_what_it_needs() -> None:
+    code = """
+import sys
+sys.modules["mcp"] = None
+from grace_client.mcp import cli
+try:
+    cli.main([])
+except SystemExit as error:
+    print(error)
+"""
+    assert "in a checkout: pip install './clients/python[mcp]'" in python(code)
 
 
 def test_every_extra_is_a_module_that_says_which() -> None:

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         from grace_client.mcp.server import make_server
     except ImportError as error:
-        sys.exit(f"grace-mcp: {error}; pip install 'grace-client[mcp]'")
+        sys.exit(f"grace-mcp: {error}; in a checkout: pip install './clients/python[mcp]'")
     try:
         client = AsyncGraceClient(chosen.url, timeout=chosen.timeout)
     except ValueError as error:
