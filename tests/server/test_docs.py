@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from importlib import import_module
 from importlib.util import find_spec
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from grace_server import life, settings_table
 from grace_server.errors import ApiError
+from grace_server.index.cli import parser
+from grace_server.index.routes.shapes import JobOut
 from grace_server.metrics import Metrics
 from tests.server.conftest import Serve
 
@@ -35,6 +38,22 @@ def test_every_exit_code_is_explained() -> None:
     for name in vars(life):
         if name.startswith("EXIT_"):
             assert re.search(rf"^\| {getattr(life, name)} \|", text, re.MULTILINE), name
+
+
+def test_every_field_of_a_job_is_explained() -> None:
+    text = page("search.md")
+    for name in JobOut.model_fields.keys() - {"object"}:
+        assert f"`{name}`" in text, name
+
+
+def test_every_option_of_grace_index_is_named() -> None:
+    text = page("search.md")
+    found = parser()
+    [commands] = [action for action in found._actions if isinstance(action, argparse._SubParsersAction)]
+    parts = [found, *(part for name, part in commands.choices.items() if name != "audit")]
+    options = {option for part in parts for action in part._actions for option in action.option_strings}
+    for option in options - {"-h", "--help"}:
+        assert f"`{option}`" in text, option
 
 
 def test_every_error_code_is_explained() -> None:
