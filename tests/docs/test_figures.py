@@ -62,6 +62,12 @@ CLAIMS = (
     ),
     Claim(
         "benchmarks",
+        "where plain vLLM takes # ms for a text",
+        "epyc/overhead_same",
+        lambda overhead: [1000 / overhead["short_plain_texts_per_s"]],
+    ),
+    Claim(
+        "benchmarks",
         "# slots and blocks at rest, # vectors and # scores recomputed, none off, p99 # ms",
         "epyc/soak",
         lambda soak: [
