@@ -164,7 +164,7 @@ def test_the_page_s_job_trains_with_as_many_rollouts_as_its_recipe() -> None:
     """The recipe's accumulation is for one GPU."""
     page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
     [job] = re.findall(r"^sbatch (?:.*\\\n)*.*$", page, re.MULTILINE)
-    _, nodes, script, recipe, _, *settings = shlex.split(job)
+    _, nodes, script, recipe, _, *settings = shlex.split(job.replace("\\\n", ""))
     assert ROOT / script == SCRIPT
     [gpus] = re.findall(r"--gpus-per-node=(\d+)", SCRIPT.read_text())
     chosen = dict(setting.split("=") for setting in settings)
