@@ -24,6 +24,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 
 class GraceError(Exception):
@@ -33,6 +34,10 @@ class GraceError(Exception):
         super().__init__(message)
         self.message = message
         self.request_id = request_id  # the server's log has it too
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it stands: the usual way calls the class with the message alone, and some need more.
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
     def __str__(self) -> str:
         return f"{self.message} (request {self.request_id})" if self.request_id else self.message
