@@ -79,14 +79,13 @@ class Batch:
         self._bytes = 0
 
     def add(self, document: Document | Mapping[str, Any]) -> bytes | None:
-        """Take a document; if there is no room, the body of those before it."""
+        """Take a document; a body once one is full: with it, or if there is no room, of those before it."""
         part = wire.encode(wire.document(document))
-        full = None
-        if self._parts and (len(self._parts) == self._size or self._bytes + len(part) > MAX_BATCH_BYTES):
-            full = self.body()
+        full = self.body() if self._bytes + len(part) > MAX_BATCH_BYTES else None
         self._parts.append(part)
         self._bytes += len(part) + 1
-        return full
+        # Not both: a batch of one never waits for a second.
+        return self.body() if len(self._parts) == self._size else full
 
     def body(self) -> bytes | None:
         """What was taken, and begin anew. None: nothing was."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from grace_client import wire
 
@@ -23,33 +23,42 @@ async def results_of(
 ) -> AsyncGenerator[R, None]:
     """Results in the order in which they are ready. Never more than `at_once` under way; items are taken when needed.
 
-    The first error ends it: what is under way is cancelled.
+    The first error ends it: what is under way is cancelled, the wait for an item, too.
 
     Raises:
         ValueError: `at_once` is no whole number of at least 1.
     """
     wire.positive(at_once=at_once)
-    source = each(items)
-    running: set[asyncio.Future[R]] = set()
-    more = True
+    places = asyncio.Semaphore(at_once)
+    under_way: set[asyncio.Future[Any]] = set()
+    ended: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+
+    def start(doing: Awaitable[Any]) -> asyncio.Future[Any]:
+        future = asyncio.ensure_future(doing)
+        under_way.add(future)
+        future.add_done_callback(ended.put_nowait)
+        return future
+
+    async def take() -> None:
+        await places.acquire()
+        async for item in each(items):
+            start(work(item))
+            await places.acquire()
+
+    # Beside the work, since a source may wait for its results, and in one task: a timeout of the source belongs to it.
+    taking = start(take())
     try:
-        while True:
-            while more and len(running) < at_once:
-                try:
-                    item = await anext(source)
-                except StopAsyncIteration:
-                    more = False
-                else:
-                    running.add(asyncio.ensure_future(work(item)))
-            if not running:
-                return
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for finished in [task for task in done if task.exception()] or done:
-                yield finished.result()
+        while under_way:
+            future = await ended.get()
+            under_way.remove(future)
+            result = future.result()
+            if future is not taking:
+                yield result
+                places.release()
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for future in under_way:
+            future.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def each(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:

@@ -61,8 +61,9 @@ def _started(work: Callable[[T], R], item: T, given_up: threading.Event) -> Futu
 def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Generator[R, None, None]:
     """Results in the order in which they are ready. Never more than `at_once` under way; items are taken when needed.
 
-    Items and results are handled in the calling thread, work is done in others. The first error ends it, once what is
-    under way has ended: requests are answered, waits broken off. Ctrl+C and a caller who leaves wait for nothing.
+    Items and results are handled in the calling thread, an item after all results that are ready; work is done in
+    others. The first error ends it, once what is under way has ended: requests are answered, waits broken off. Ctrl+C
+    and a caller who leaves wait for nothing.
 
     Raises:
         ValueError: `at_once` is no whole number of at least 1.
@@ -73,19 +74,18 @@ def results_of(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> G
     more = True
     given_up = threading.Event()
     try:
-        while True:
-            while more and len(running) < at_once:
+        while more or running:
+            room = more and len(running) < at_once
+            done, running = wait(running, timeout=0 if room else None, return_when=FIRST_COMPLETED)
+            for finished in [task for task in done if task.exception()] or done:
+                yield finished.result()
+            if room:
                 try:
                     item = next(source)
                 except StopIteration:
                     more = False
                 else:
                     running.add(_started(work, item, given_up))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for finished in [task for task in done if task.exception()] or done:
-                yield finished.result()
     except BaseException as error:
         given_up.set()
         if isinstance(error, Exception):
