@@ -121,7 +121,7 @@ class Checkpoints:
         """Check a manifest and the bytes it speaks for.
 
         Raises:
-            Doubt: a promise is not kept; `FromBeyond`, that it covers changes which the database does not have.
+            Doubt: a promise is not kept; `FromBeyond`, that it holds no changes which the database does not have.
             OSError: a file cannot be read.
         """
         manifest = Manifest.from_json(path.read_bytes())
@@ -136,7 +136,7 @@ class Checkpoints:
         if manifest.faiss_version != FAISS_VERSION:
             raise Doubt(f"it was written by FAISS {manifest.faiss_version}, this is {FAISS_VERSION}")
         if manifest.covers_seq > last_seq:
-            raise FromBeyond("it is newer than the database, which must come from a copy")
+            raise FromBeyond("it is newer than the database, which comes from a copy or lost its last commits")
         file = self._folder / manifest.file
         if file.stat().st_size != manifest.file_bytes:
             raise Doubt(f"its file has {file.stat().st_size} bytes, not {manifest.file_bytes}")

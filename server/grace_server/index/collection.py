@@ -261,13 +261,14 @@ class Collection:
         work = work or self.due()
         if work is None or (local := self.local) is None:
             return None
-        seq = self.store.read(reading.last_seq)
         local.maintain(work, self._chunks, stop=self._stopping.is_set, exclusively=self._exclusively)
         if (base := local.base) is None:
             self.checkpoints.forget()
             self.manifest = None
         elif work != "merge" or self.manifest is None or len(base) > (1 + UNCHECKED_SHARE) * self.manifest.rows:
-            self.manifest = self.checkpoints.save(base, self.identity, covers_seq=seq)
+            # Read only now, for the build took in what was committed meanwhile: a database without it, as after a
+            # power cut under NORMAL, must not believe the checkpoint.
+            self.manifest = self.checkpoints.save(base, self.identity, covers_seq=self.store.read(reading.last_seq))
         return work
 
     def compact(self) -> None:

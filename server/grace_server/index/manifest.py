@@ -15,7 +15,7 @@ class Doubt(Exception):
 
 
 class FromBeyond(Doubt):
-    """A checkpoint with changes that its database does not have, or no longer."""
+    """A checkpoint that may hold changes which its database does not have, or no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Manifest:
     file: str
     file_bytes: int
     sha256: str
-    covers_seq: int  # every change up to this one is in it, but for deletions
+    covers_seq: int  # no change after this one is in it
     rows: int
     dimensions: int
     collection: str  # the collection's own id: names may change hands
