@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from grace_server.index.collection import DATABASE
 from grace_server.index.description import describe
 from grace_server.index.edges import Edges
 from grace_server.index.errors import Conflict, StoreDamaged, StoreFull, StoreLocked, StoreUnavailable
+from grace_server.index.faiss_index import FaissIndex
 from grace_server.index.faults import FaultPoint
 from grace_server.index.gauges import show
 from grace_server.index.snapshot import restore_snapshot, take_snapshot
@@ -177,13 +179,27 @@ def test_a_checkpoint_of_another_collection_is_not_believed(tmp_path: Path) -> N
     catalog.close()
 
 
-def test_a_checkpoint_newer_than_the_database_is_not_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_checkpoint_newer_than_the_database_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whether what the database lost was committed before the build of the checkpoint or during it."""
     catalog, collection, model = filled(tmp_path)
     catalog.close()
     old = {f.name: f.read_bytes() for f in collection.folder.glob("documents.sqlite*")}
     catalog, collection = reopened(tmp_path)
-    collection.upsert(batch(ROWS, 30, seed=1))
+    maintain = FaissIndex.maintain
+
+    def beside_a_write(index: FaissIndex, *args: Any, **options: Any) -> None:
+        collection.upsert(batch(ROWS, 30, seed=1))
+        maintain(index, *args, **options)
+
+    if when == "before":
+        collection.upsert(batch(ROWS, 30, seed=1))
+    else:
+        monkeypatch.setattr(FaissIndex, "maintain", beside_a_write)
     collection.maintain()
+    monkeypatch.undo()
     catalog.close()
     for file in collection.folder.glob("documents.sqlite*"):
         file.unlink()
@@ -205,6 +221,21 @@ def test_a_checkpoint_newer_than_the_database_is_not_believed(tmp_path: Path) ->
     query = np.array(others[7]["vector"], dtype=np.float32)
     check_search(collection, model, query / np.linalg.norm(query))
     catalog.close()
+
+
+def test_a_checkpoint_of_other_vectors_than_the_stored_ones_is_made_again(tmp_path: Path) -> None:
+    catalog, collection, _ = filled(tmp_path)
+    collection.maintain()
+    other = "UPDATE vector SET vector = (SELECT vector FROM vector WHERE label = 2) WHERE label = 1"
+    collection.store.write(lambda c: c.execute(other) and None)
+    catalog.close()
+    for repair in (True, False):
+        catalog, collection = reopened(tmp_path)
+        assert describe(collection).index_kind == "hnsw"
+        found = verify(collection, repair=repair)
+        assert found.derived == (("1 vectors differ from the stored ones, such as label 1",) if repair else ())
+        assert verify(collection) == Report((), ())
+        catalog.close()
 
 
 def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:

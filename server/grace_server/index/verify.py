@@ -40,9 +40,8 @@ def verify(collection: Collection, *, repair: bool = False) -> Report:
         collection.store.rebuild_text_index()
     if fields:
         collection.store.write(metadata.rebuild)
-    if checkpoints:
-        collection.checkpoints.forget()
     if vectors or checkpoints:
+        collection.checkpoints.forget()  # also those that keep their promises: the vectors may be wrong in them
         collection.reload()
         collection.maintain()
     return Report(tuple(truth), derived, repaired=True)
