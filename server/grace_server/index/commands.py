@@ -124,7 +124,7 @@ async def move(
     """Embed a collection anew under another model, then switch an alias.
 
     Raises:
-        Conflict, Incomplete, EngineDead: as `migrate` says.
+        InvalidValue, Conflict, Incomplete, EngineDead: as `migrate` says.
     """
     waiting = describe(catalog.get(source)).counts
     async with open_model() as model:
@@ -242,13 +242,21 @@ def _differ(made_by: object, name: str, fingerprint: str | None) -> str:
 
 
 def _batches(documents: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Batches with distinct ids: of two documents with one id the later one wins, as it would one by one."""
+    """Batches with distinct ids: of two documents with one id the later one wins, as it would one by one.
+
+    What comes before a wrong record is handed out before its error is raised.
+    """
     batch: dict[str, dict[str, Any]] = {}
-    for document in documents:
-        if document["id"] in batch or len(batch) == BATCH:
+    try:
+        for document in documents:
+            if document["id"] in batch or len(batch) == BATCH:
+                yield list(batch.values())
+                batch = {}
+            batch[document["id"]] = document
+    except (InvalidValue, TooLarge):
+        if batch:
             yield list(batch.values())
-            batch = {}
-        batch[document["id"]] = document
+        raise
     if batch:
         yield list(batch.values())
 
