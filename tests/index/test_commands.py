@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from grace_server.index.catalog import Catalog
 from grace_server.index.cli import UNSOUND, main
 from grace_server.index.description import describe
+from grace_server.index.edges import Edges
 from tests.index.invariants import check
-from tests.index.shell import HALF, Shell, written
+from tests.index.shell import HALF, THEIRS, Shell, written
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".csv", ".parquet", ""])
@@ -96,6 +98,19 @@ def test_an_index_is_restored_under_an_alias_and_compacted(shell: Shell, tmp_pat
         check(collection)
 
 
+@pytest.mark.parametrize("alias", ["no name", "a", "b"])
+def test_a_wrong_alias_is_refused_before_anything_is_made(shell: Shell, tmp_path: Path, alias: str) -> None:
+    shell("build", "--index", "a", written(tmp_path, ".jsonl"))
+    shell("snapshot", "--index", "a", tmp_path / "a.tar")
+    calls = shell.calls
+    assert shell("restore", "--index", "b", tmp_path / "a.tar", "--alias", alias) == 1
+    assert shell("--model", "e" * 32, "migrate", "--index", "a", "--to", "b", "--alias", alias) == 1
+    assert shell.calls == calls
+    catalog = Catalog(shell.folder, Edges())
+    assert [collection.name for collection in catalog] == ["a"]
+    catalog.close()
+
+
 def test_a_command_ends_with_a_line_when_the_engine_dies_and_the_next_call_goes_on(
     shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,14 +130,25 @@ def test_a_command_ends_with_a_line_when_the_engine_dies_and_the_next_call_goes_
         assert (shell(*command), shell.calls) == (0, 2)
 
 
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        (json.dumps({"id": "x", "vector": HALF[:3]}), "record 1238.vector has 3 dimensions"),
+        (
+            json.dumps({"id": "x", "vector": HALF, "fingerprint": THEIRS}),
+            "record 1238, fingerprint: the vectors are by",
+        ),
+        ("no JSON", "line 1238: not JSON"),
+    ],
+)
 def test_a_wrong_record_is_named_by_its_place_and_all_before_it_are_in(
-    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str, complaint: str
 ) -> None:
-    records = [{"id": str(i), "vector": HALF} for i in range(1_300)]
-    records[1_237]["vector"] = HALF[:3]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    lines = [json.dumps({"id": str(i), "vector": HALF}) for i in range(1_300)]
+    lines[1_237] = record
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
     assert shell("build", "--index", "a", "--vectors", tmp_path / "a.jsonl") == 1
-    assert "a.jsonl, record 1238.vector has 3 dimensions" in capsys.readouterr().err
+    assert f"a.jsonl, {complaint}" in capsys.readouterr().err
     for collection in shell.collection():
         assert describe(collection).counts.ready == 1_237
 

@@ -111,6 +111,8 @@ def check_after_crash(folder: Path, ledger: Path, before: DictModel) -> DictMode
         assert not catalog.unopened
         for one in catalog:
             assert verify(one) == Report((), ())
+        claims = [alias for one in catalog for alias in one.aliases()]
+        assert len(claims) == len(set(claims)), "a switch of an alias is half done"
         assert not list((folder / "indexes").glob("new-*"))
         for copy in [c.name for c in catalog if c.name.startswith("copy-")]:
             check_migration(catalog, copy)

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from grace_server.index.errors import (
     StoreUnavailable,
 )
 from grace_server.index.settings import CollectionSettings
+from grace_server.index.store import UNREADABLE
 from grace_server.index.unopened import Unopened, is_damage
 
 log = logging.getLogger("grace.index")
@@ -193,24 +194,33 @@ class Catalog:
             shutil.rmtree(trash, ignore_errors=True)
             return collection
 
+    def check_alias(self, alias: str, *, to_be: str | None = None) -> None:
+        """See that an alias may be given, also where the index `to_be` is not made yet.
+
+        Raises:
+            InvalidValue: not a name.
+            Conflict: it is the name of a collection.
+        """
+        check_name(alias)
+        if alias == to_be or any(c.name == alias for c in (*self, *self.unopened)):
+            raise Conflict(f"{alias!r} is the name of an index", param="alias")
+
     def set_alias(self, alias: str, target: str) -> Collection:
         """Let an alias name a collection from now on, whatever it named before.
 
         Raises:
-            Conflict: it is the name of a collection.
+            InvalidValue, Conflict: as `check_alias` says.
+            IndexNotFound, StoreDamaged: as `get` says.
         """
-        check_name(alias)
         with self._changing:
+            self.check_alias(alias)
             collection = self.get(target)
-            if any(c.name == alias for c in (*self, *self.unopened)):
-                raise Conflict(f"{alias!r} is the name of an index", param="alias")
             claims = [stamp for c in self for stamp in c.aliases().values()]
             claims += [stamp for c in self.unopened for stamp in c.aliases.values()]
             # First the new claim, then the old one goes: in between both stand, and the higher stamp wins.
             collection.set_alias(alias, max(claims, default=0) + 1)
-            for other in self:
-                if other is not collection and alias in other.aliases():
-                    other.set_alias(alias, None)
+            others = [c for c in self if c is not collection and alias in c.aliases()]
+            _end_switch(alias, collection, others)
             return collection
 
     def remove_alias(self, alias: str) -> None:
@@ -251,6 +261,24 @@ class Catalog:
         for name, number in Counter(collection.name for collection in self).items():
             if number > 1:
                 self._keep_one([collection for collection in self if collection.name == name])
+        self._end_switches()
+
+    def _end_switches(self) -> None:
+        """Remove claims that have lost, left by a switch that was cut off: each would come back with the winner's end.
+
+        None is lost to an unopened collection, whose claims may be part of the damage, nor to one as high.
+        """
+        claims: defaultdict[str, list[tuple[int, Collection]]] = defaultdict(list)
+        for collection in self:
+            with contextlib.suppress(StoreUnavailable, *UNREADABLE):
+                for alias, stamp in collection.aliases().items():
+                    claims[alias].append((stamp, collection))
+        for alias, claimed in claims.items():
+            highest, winner = max(claimed, key=lambda claim: claim[0])
+            if lost := [collection for stamp, collection in claimed if stamp < highest]:
+                # Where that fails, as on a full disk, all stand as before, and the stamps decide.
+                with contextlib.suppress(StoreUnavailable):
+                    _end_switch(alias, winner, lost)
 
     def _keep_one(self, twins: list[Collection]) -> None:
         """Of collections of one name, serve the one that was written to; of several, the newest."""
@@ -314,6 +342,13 @@ class Catalog:
         if isinstance(found, Unopened):
             raise found.refusal(name)
         return found
+
+
+def _end_switch(alias: str, winner: Collection, others: list[Collection]) -> None:
+    """Leave an alias to one collection alone: its claim is durable before the others' go."""
+    winner.store.sync()
+    for other in others:
+        other.set_alias(alias, None)
 
 
 @contextlib.contextmanager

@@ -247,6 +247,8 @@ def _snapshot(catalog: Catalog, arguments: argparse.Namespace, open_model: comma
 
 
 def _restore(catalog: Catalog, arguments: argparse.Namespace, open_model: commands.OpenModel) -> int:
+    if arguments.alias:
+        catalog.check_alias(arguments.alias, to_be=arguments.index)
     restore_snapshot(catalog, arguments.file, arguments.index)
     if arguments.alias:
         catalog.set_alias(arguments.alias, arguments.index)

@@ -49,12 +49,16 @@ async def migrate(
     Pooling and modes are the new checkpoint's: it was trained under them, as the old one was under its own.
 
     Raises:
+        InvalidValue: `alias` is not a name.
         Conflict: documents have no text to embed, or `target` is there and not a collection of this model and these
-            settings, or holds what was written there by somebody else. Nothing was embedded.
+            settings, or holds what was written there by somebody else, or an index has the name `alias`. Nothing was
+            embedded.
         Incomplete: documents that are ready in `source` failed. The others are in `target`; the same call tries again.
         EngineDead: the same.
     """
     old = catalog.get(source)
+    if alias is not None:
+        catalog.check_alias(alias, to_be=target)
     await asyncio.to_thread(_check_texts, old)
     new = _target(catalog, model, old, target, settings or {})
     await asyncio.to_thread(new.store.write, lambda c: _claim(c, old, live=bool(new.aliases())))

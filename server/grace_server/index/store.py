@@ -11,6 +11,7 @@ Readers have their own connections and never wait for the writer. SQL itself liv
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -106,6 +107,21 @@ class Store:
                         connection.close()  # `close` leaves a connection in use to the one who uses it
                     else:
                         self._readers.put(connection)
+
+    def sync(self) -> None:
+        """Make durable what is committed: with `synchronous` NORMAL it is only once the WAL is folded into the file.
+
+        Raises:
+            StoreUnavailable: the disk fails.
+        """
+        # SQLite locks the database and its -shm, never the -wal: closing that again lets go of no lock.
+        try:
+            with self.path.with_name(f"{self.path.name}-wal").open("rb") as log:
+                os.fsync(log.fileno())
+        except FileNotFoundError:
+            pass  # all is in the file
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be used: {error.strerror or error}") from error
 
     def copy_to(self, path: Path) -> None:
         """A compact copy of the database as it is now. `path` must not exist."""
