@@ -28,6 +28,7 @@ SEAMS = {
     "_log_metric": ["self", "name", "value"],
     "_log_completion_extra": ["self", "column", "values"],
     "_send_telemetry": ["self"],
+    "_load_best_model": ["self"],
 }
 
 
@@ -74,6 +75,22 @@ def test_the_loss_has_a_mask_that_is_not_the_attention_mask() -> None:
 def test_the_sampler_takes_what_we_hand_on() -> None:
     names = list(inspect.signature(RepeatSampler.__init__).parameters)
     assert names == ["self", "data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed"]
+
+
+def test_an_epoch_is_told_by_name() -> None:
+    assert "epoch" in inspect.signature(GRPOTrainer._run_epoch).parameters
+    source = " ".join(inspect.getsource(GRPOTrainer._inner_training_loop).split())
+    assert "self._run_epoch( model=model, epoch=epoch," in source
+
+
+def test_the_first_evaluation_counts_for_no_choice() -> None:
+    source = " ".join(inspect.getsource(GRPOTrainer._inner_training_loop).split())
+    assert "if args.eval_on_start: self._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)" in source
+
+
+def test_vllm_is_sent_weights_by_the_step() -> None:
+    source = inspect.getsource(GRPOTrainer._generate_single_turn)
+    assert "if self.state.global_step != self._last_loaded_step:" in source
 
 
 def test_the_version_is_the_one_we_were_written_for() -> None:

@@ -25,6 +25,7 @@ from grace_training.pooling import GenerationPooler, SpanPooler, forward_pooled,
 from grace_training.rollouts import Batch, Drawn, Row, Written
 
 FLAT_STD = 1e-6  # DAPO's dynamic sampling: below this a group teaches nothing
+SHARDED = "_is_fsdp_managed_module"  # the mark of transformers
 
 
 class RolloutTrainer(GRPOTrainer):
@@ -39,11 +40,15 @@ class RolloutTrainer(GRPOTrainer):
     generation_config: Any
 
     @property
+    def causal_lm(self) -> Any:
+        """The model that writes, without what training has wrapped around it."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
     def backbone(self) -> nn.Module:
         """The module whose output is the last layer after the final norm."""
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return model.base_model  # type: ignore[no-any-return]
+        return self.causal_lm.base_model  # type: ignore[no-any-return]
 
     def represent(self, jobs: list[Job], temperature: float, *, served: bool = False) -> Written:
         """One rationale for each job, with its pooled state; 0 is greedy.
@@ -120,11 +125,28 @@ class RolloutTrainer(GRPOTrainer):
         finally:
             self.generation_config = config
 
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Under FSDP every process runs the model until the last of them has written all: each pass gathers weights.
+
+        transformers (5.19.0) sees to it in models that are marked as sharded, and accelerate (1.15.0) marks none.
+        """
+        model = self.causal_lm
+        if not self.is_fsdp_enabled or getattr(model, SHARDED, False):
+            yield
+            return
+        setattr(model, SHARDED, True)
+        try:
+            yield
+        finally:
+            delattr(model, SHARDED)  # saving goes by it too
+
     # TRL's seams
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super()._generate_single_turn(*args, **kwargs)
+            with self._in_step():
+                return super()._generate_single_turn(*args, **kwargs)
         except RuntimeError as error:
             if "probability tensor" not in str(error):
                 raise

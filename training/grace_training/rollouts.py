@@ -100,14 +100,17 @@ class Batch:
         `gather` concatenates over processes. Which examples compete is decided here, over the whole.
         """
         B, H = anchors.shape
+        M = self.negative_mask.shape[1]
         device = anchors.device
         keys = gather(torch.tensor([row["keys"] for row in self.rows], device=device))
         swapped = gather(torch.tensor([row["swapped"] for row in self.rows], device=device))
+        mask, N = self.negative_mask.to(device), len(keys)
         return States(
             anchors=gather(anchors),
             rollouts=gather(rollouts.view(B, self.K, H)),
-            negatives=gather(negatives.view(B, -1, H)),
-            negative_mask=gather(self.negative_mask.to(device)),
+            # Without negatives nothing is gathered: accelerate (1.15.0) cannot shape what NCCL makes of empty tensors.
+            negatives=gather(negatives.view(B, M, H)) if M else anchors.new_zeros(N, 0, H),
+            negative_mask=gather(mask) if M else mask.new_zeros(N, 0),
             competes=distinct(keys),
             swapped=swapped,
         )

@@ -30,7 +30,7 @@ class EpochRepeatSampler(RepeatSampler):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the dataloader before each epoch."""
+        """Called before each epoch, by the trainer and by such dataloaders as know of it."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Any]:

@@ -101,7 +101,17 @@ class GraceTrainer(PayingTrainer):
         """Nothing: `grace_training.export` writes the card, once, with what there is to say."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        return EpochRepeatSampler.of(super()._get_train_sampler(dataset))
+        self._order = EpochRepeatSampler.of(super()._get_train_sampler(dataset))
+        return self._order
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # accelerate (1.15.0) tells no epoch to a sampler behind batches that are skipped and shared among processes.
+        self._order.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._last_loaded_step = -1  # TRL goes by the step alone, and takes vLLM to hold the weights of this one
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
