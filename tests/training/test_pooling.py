@@ -165,6 +165,25 @@ def test_spans_pool_the_positions_they_name() -> None:
     assert pool_spans(states, starts, ends, "last")[1].eq(0).all()
 
 
+def test_sums_are_float32_under_autocast() -> None:
+    """Where the hooks are called that pool."""
+    states, starts, ends = torch.randn(2, 50, 3), torch.tensor([1, 4]), torch.tensor([50, 30])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled = pool_spans(states, starts, ends, "mean")
+    torch.testing.assert_close(pooled, pool_spans(states, starts, ends, "mean"), atol=0, rtol=0)
+
+
+def test_a_separate_forward_runs_in_the_precision_of_the_run(make_trainer: MakeTrainer, prompter: Prompter) -> None:
+    jobs = [prompter.job(text, max_rationale_tokens=10) for text in TEXTS]
+    exact, mixed = make_trainer(), make_trainer(bf16=True)
+    token_ids = exact.represent(jobs, 0.0).token_ids
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = exact._states_of(jobs, token_ids, None)
+    states = mixed._states_of(jobs, token_ids, None)
+    torch.testing.assert_close(states, expected, atol=0, rtol=0)
+    assert not torch.equal(states, exact._states_of(jobs, token_ids, None))
+
+
 def test_pooling_that_no_rationale_changes_is_refused(make_trainer: MakeTrainer) -> None:
     with pytest.raises(BadRecipe, match="pooling must be one of"):
         make_trainer(pooling="input")

@@ -84,14 +84,15 @@ class RolloutTrainer(GRPOTrainer):
     def _states_of(self, jobs: list[Job], token_ids: list[list[int]], pooler: GenerationPooler | None) -> Tensor:
         if pooler is not None:
             return pooler.states([len(ids) for ids in token_ids])
-        return forward_pooled(
-            self.backbone,
-            [(*job.prompt_ids, *ids[:-1]) for job, ids in zip(jobs, token_ids, strict=True)],
-            [self._tail(job) + len(ids) - 1 for job, ids in zip(jobs, token_ids, strict=True)],
-            self.args.pooling,
-            batch_size=self.args.per_device_train_batch_size,
-            device=self.accelerator.device,
-        )
+        with self.accelerator.autocast():  # which is wrapped around the whole model alone
+            return forward_pooled(
+                self.backbone,
+                [(*job.prompt_ids, *ids[:-1]) for job, ids in zip(jobs, token_ids, strict=True)],
+                [self._tail(job) + len(ids) - 1 for job, ids in zip(jobs, token_ids, strict=True)],
+                self.args.pooling,
+                batch_size=self.args.per_device_train_batch_size,
+                device=self.accelerator.device,
+            )
 
     def _tail(self, job: Job) -> int:
         return prompt_tail(job, self.args.pooling)

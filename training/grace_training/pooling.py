@@ -48,8 +48,10 @@ def pool_spans(
         return states[rows, (ends - 1).clamp(min=0)].float() * (ends > starts)[:, None]
     at = torch.arange(states.shape[1], device=states.device)
     inside = (at >= starts[:, None]) & (at < ends[:, None])  # (N, T)
-    # As a matrix product the float32 copy of all states is never made in one piece per position.
-    summed = torch.einsum("nt,nth->nh", inside.float(), states.float())
+    # As a matrix product the float32 copy of all states is never made in one piece per position. Under autocast, where
+    # a hook is called, it would be one of bfloat16.
+    with torch.autocast(states.device.type, enabled=False):
+        summed = torch.einsum("nt,nth->nh", inside.float(), states.float())
     return summed / inside.sum(dim=1, keepdim=True).clamp(min=1)
 
 
