@@ -88,6 +88,15 @@ def test_a_run_that_goes_on_has_one_history(words: list[str], tmp_path: Path) ->
         assert twice == pytest.approx(once, abs=1e-5)
 
 
+def test_the_first_figures_are_measured_as_the_later_ones(words: list[str], tmp_path: Path) -> None:
+    """In the precision of training: weights that do not move give the same."""
+    assert main([*words, "bf16=true", "learning_rate=0", "max_steps=1", "save_strategy=no"]) == 0
+    record = (tmp_path / "run" / "heldout.jsonl").read_text(encoding="utf-8")
+    first, last = (json.loads(line) for line in record.splitlines())
+    assert (first.pop("step"), last.pop("step")) == (0, 1)
+    assert first == last
+
+
 def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_no_later_one(words: list[str], tmp_path: Path) -> None:
     """If it is cut short, the next --resume goes on with it, and not with what the run had been before."""
     run = tmp_path / "run"

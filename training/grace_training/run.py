@@ -197,13 +197,12 @@ class Run:
             provenance=self._provenance(),
         )
         trainer.remove_callback(PrinterCallback)  # `Progress` says what matters, the log holds the rest
-        before = self._before() if resume is not None else trainer.evaluate() if held_out else {}
+        # Within `train`: before it the model may be on no device, and runs in another precision than it is trained in.
+        trainer.args.eval_on_start = bool(held_out) and resume is None
         try:
             trainer.train(resume_from_checkpoint=resume)
         finally:
             progress.close()
-        if before:
-            trainer.state.log_history[:0] = [{"step": 0, **before}]  # `train` began the history anew
         scores = self._final_scores(trainer) if held_out else {}
         samples = self._samples(trainer)
         main = trainer.args.should_save
