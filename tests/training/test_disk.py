@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ def test_the_last_whole_checkpoint_stays_until_the_next_is_whole(
     assert checkpoints.latest(run) == run / "checkpoint-1"
     assert main([*words, "--resume"]) == 0
     assert [folder.name for folder in run.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_checkpoint_is_whole_once_every_process_has_written_its_part(model_folder: Path, tmp_path: Path) -> None:
+    folder, seen = tmp_path / "checkpoint-1", []
+    folder.mkdir()
+    trainer: Any = SimpleNamespace(
+        args=SimpleNamespace(should_save=True, save_total_limit=None),
+        state=SimpleNamespace(best_model_checkpoint=None),
+        accelerator=SimpleNamespace(wait_for_everyone=lambda: seen.append(checkpoints.is_whole(folder))),
+    )
+    with checkpoints.whole_or_nothing(folder, Checkpoint.load(model_folder).config, trainer):
+        pass
+    assert seen == [False]
+    assert checkpoints.is_whole(folder)
 
 
 def test_a_checkpoint_that_is_written_over_is_not_whole_meanwhile(

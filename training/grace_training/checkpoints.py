@@ -40,6 +40,7 @@ def whole_or_nothing(folder: Path, config: CheckpointConfig, trainer: Trainer) -
         if args.should_save:
             (folder / CONFIG_FILE).unlink(missing_ok=True)  # the mark of another that was saved under this name
         yield
+        trainer.accelerator.wait_for_everyone()  # each process writes a part: its random state at the least
         if args.should_save:
             # Nothing reads it again, and it holds every setting, `hub_token` among them.
             (folder / "training_args.bin").unlink(missing_ok=True)
