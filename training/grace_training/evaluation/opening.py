@@ -90,7 +90,7 @@ def measured(variant: Variant, run: Run) -> Run:
     if embedder is None:
         return run
     tally = embedder.tally
-    if tally.texts:
+    if tally.texts and embedder.options.written_at is None:  # what is cut from longer rationales was not written
         run = replace(run, texts_per_s=round(tally.texts / tally.seconds, 3))
     run = _counted(run)
     if embedder.budget is not None and variant.model.firsts:
@@ -195,15 +195,13 @@ def _readings(names: Sequence[RepresentationName], options: argparse.Namespace, 
         if options.budgets:
             raise BadRecipe("--budgets are of rationales, which `direct` alone does not write")
         return [Options(mode="direct")]
-    budgets: Sequence[int] = options.budgets or ()
+    budgets = sorted(options.budgets or (), reverse=True)  # the largest first: from its rationales the others are cut
     if over := [budget for budget in budgets if budget > room]:
         raise BadRecipe(f"--budgets {over[0]} is over the {room} tokens that this model has room for")
     if not budgets:
         return [Options(temperature=options.temperature)]
     return [
-        Options(
-            budget=budget, temperature=options.temperature, written_at=max(budgets) if budget < max(budgets) else None
-        )
+        Options(budget=budget, temperature=options.temperature, written_at=budgets[0] if budget < budgets[0] else None)
         for budget in budgets
     ]
 

@@ -109,7 +109,7 @@ def probe(options: argparse.Namespace) -> Rate:
         listen(task, lambda piece, role: texts.extend(piece))
     texts = sorted(set(texts))[:: max(1, len(set(texts)) // _PROBED)][:_PROBED]
     with open_variants(options) as variants:
-        embedder = variants[-1].embedder
+        embedder = variants[0].embedder
         if embedder is None:
             raise BadRecipe("--dry-run estimates GRACE checkpoints")
         grace = embedder.open_engine()

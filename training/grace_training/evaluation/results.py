@@ -143,7 +143,7 @@ class Run:
     expected: tuple[str, ...] = ()  # every task that was asked for: an average over fewer must say so
     tasks: tuple[TaskRecord, ...] = ()
     samples: tuple[Sample, ...] = ()
-    texts_per_s: float | None = None  # embedded by the engine, cached ones not counted; None if all were cached
+    texts_per_s: float | None = None  # embedded by the engine, not cached, nor cut from longer rationales; None: none
     rationale_tokens: float | None = None  # mean over the texts of its tasks; None: nothing written, or not known
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
