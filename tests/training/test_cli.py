@@ -33,6 +33,7 @@ def test_a_run_writes_a_checkpoint_that_is_served(words: list[str], tmp_path: Pa
     assert provenance["steps"] == 2
     assert provenance["settings"]["reward"]["contrast"] == "infonce"
     assert 0 <= provenance["scores"]["eval_ndcg_at_10"] <= 1
+    assert set(provenance["scores"]) == {f"eval_{name}" for name in heldout.FIGURES}
     assert str(tmp_path) not in (final / "grace.json").read_text(encoding="utf-8").replace(str(checkpoint.folder), "")
     representation = embed(final, "Who built the bridge?", "reason")
     assert representation.vector().shape == (64,)

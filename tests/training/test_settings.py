@@ -107,6 +107,16 @@ def test_a_setting_that_cannot_be_is_one_line_of_error(words: list[str], word: s
     assert message in error
 
 
+def test_a_run_that_is_saved_ends_between_two_generations(words: list[str], capsys: Any) -> None:
+    """An epoch is one generation, and four steps are made from each."""
+    given = [*words, "steps_per_generation=4", "save_steps=4", "max_steps=-1", "--dry-run"]
+    for strategy in ("steps", "epoch"):
+        assert main([*given, "num_train_epochs=1.5", f"save_strategy={strategy}"]) == 2
+        assert "the last step, 6, falls inside a generation of 4 micro-steps" in capsys.readouterr().err
+    assert main([*given, "num_train_epochs=1.5", "save_strategy=no"]) == 0
+    assert main([*given, "num_train_epochs=2"]) == 0
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_can_be_looked_through_without_its_gpu(
     path: Path, words: list[str], capsys: Any, model_folder: Path, tmp_path: Path

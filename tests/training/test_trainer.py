@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer
 
 from grace.checkpoint import Checkpoint
 from grace.errors import UnsupportedModel
@@ -380,6 +381,33 @@ def test_resuming_gives_the_trajectory_of_not_stopping(make_trainer: MakeTrainer
     assert last[0] == last[1]
 
 
+def test_vllm_is_given_the_best_weights(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL sends weights when the step is another than when it last did, and it is not when the best are loaded."""
+    trainer = make_trainer()
+    monkeypatch.setattr(Trainer, "_load_best_model", lambda self: None)
+    trainer._last_loaded_step = trainer.state.global_step
+    trainer._load_best_model()
+    assert trainer._last_loaded_step != trainer.state.global_step
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"load_best_model_at_end": True, "save_strategy": "steps"},
+        {"save_strategy": "best"},
+        {"lr_scheduler_type": "reduce_lr_on_plateau"},
+        {"lr_scheduler_type": "greedy"},
+    ],
+    ids=str,
+)
+def test_measurements_are_compared_by_ndcg_unless_said(make_trainer: MakeTrainer, settings: dict[str, Any]) -> None:
+    trainer = make_trainer(held_out=examples(4), eval_strategy="steps", eval_steps=1, save_steps=1, **settings)
+    trainer.train()
+    best = max(entry["eval_ndcg_at_10"] for entry in trainer.state.log_history if "eval_ndcg_at_10" in entry)
+    assert trainer.state.best_metric == best
+    assert getattr(trainer.lr_scheduler, "mode", "max") == "max"
+
+
 def test_a_checkpoint_on_the_way_can_be_served(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_trainer(save_strategy="steps", save_steps=1, output_dir=str(tmp_path / "run"))
     trainer.train()
@@ -441,6 +469,12 @@ def test_weights_that_are_no_numbers_are_named(make_trainer: MakeTrainer) -> Non
             "max_steps 6 ends inside a generation",
         ),
         ({"save_strategy": "steps", "save_steps": 0.5}, "save_steps must be a whole number"),
+        (
+            {"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 1, "steps_per_generation": 4},
+            "eval_steps 1 falls inside a generation",
+        ),
+        ({"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 0.5}, "eval_steps must be a whole number"),
+        ({"metric_for_best_model": "loss"}, "must be one of accuracy_at_1, .*, infonce, not 'loss'"),
         ({"scale_rewards": "batch"}, "scale_rewards has no effect: .* set scale_advantage or algorithm"),
         ({"scale_rewards": False}, "scale_rewards has no effect"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "multi_objective_aggregation has no effect"),

@@ -11,6 +11,7 @@ from trl import GRPOConfig
 
 from grace.pooling import POOLINGS, Pooling
 from grace_training.errors import BadRecipe
+from grace_training.heldout import FIGURES
 from grace_training.presets import ALGORITHMS, PRESETS, Algorithm, Objective, PresetName, RewardSettings, preset
 
 PoolIn = Literal["generation", "logprob", "forward"]
@@ -82,10 +83,16 @@ class GraceConfig(GRPOConfig):
             self.dynamic_sampling_tries = 2 if self.algorithm == "dapo" else 0
         self.scale_rewards = "none"  # advantages are ours; TRL's would only be thrown away
         self.multi_objective_aggregation = "sum_then_normalize"
+        paced = self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy")  # by what is measured
+        if paced or self.load_best_model_at_end or self.save_strategy == "best":
+            self.metric_for_best_model = self.metric_for_best_model or "ndcg_at_10"  # transformers would take a loss
         try:
             super().__post_init__()
         except ValueError as error:
             raise BadRecipe(str(error)) from error
+        if paced:  # both take the less for the better
+            mode = "max" if self.greater_is_better else "min"
+            self.lr_scheduler_kwargs = {"mode": mode, **(self.lr_scheduler_kwargs or {})}
         self._check_batch()
         self.pool_in = self.pool_in or self._cheapest_pass()
         if self.pool_in == "generation" and (self.use_vllm or self.use_transformers_continuous_batching):
@@ -124,13 +131,7 @@ class GraceConfig(GRPOConfig):
     @property
     def has_logprob_pass(self) -> bool:
         """Whether TRL makes a pass for old log-probabilities in each generation (its own condition, repeated)."""
-        if self.save_strategy == "steps" and self.save_steps != int(self.save_steps):
-            raise BadRecipe(
-                f"save_steps must be a whole number of steps, not {self.save_steps}: a share of the run can fall "
-                "inside a generation, and such a checkpoint would not resume exactly"
-            )
-        every = self.steps_per_generation * self.num_iterations
-        misaligned = self.gradient_accumulation_steps % every != 0
+        misaligned = self.gradient_accumulation_steps % self._micro_steps != 0
         return bool(misaligned or (self.use_vllm and self.vllm_importance_sampling_correction))
 
     def _cheapest_pass(self) -> PoolIn:
@@ -152,6 +153,9 @@ class GraceConfig(GRPOConfig):
         for name, known in (("pool_in", get_args(PoolIn)), ("loss_type", _LOSSES)):
             if getattr(self, name) not in (None, *known):
                 raise BadRecipe(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.metric_for_best_model not in (None, *FIGURES, *(f"eval_{name}" for name in FIGURES)):
+            figures = ", ".join(FIGURES)
+            raise BadRecipe(f"metric_for_best_model must be one of {figures}, not {self.metric_for_best_model!r}")
         for name, reason in _REPLACED.items():
             if getattr(self, name) is not None:
                 raise BadRecipe(f"{name} has no effect: {reason}")
@@ -192,23 +196,58 @@ class GraceConfig(GRPOConfig):
                 f"a process generates {rows} rollouts at a time (per_device_train_batch_size x steps_per_generation): "
                 f"that holds no whole number of groups of {self.num_generations}"
             )
-        if self.save_strategy == "steps" and self.save_steps != int(self.save_steps):
+        if self._saves_by is None:
+            return
+        steps, every = getattr(self, self._saves_by), self._micro_steps
+        if steps != int(steps):
             raise BadRecipe(
-                f"save_steps must be a whole number of steps, not {self.save_steps}: a share of the run can fall "
+                f"{self._saves_by} must be a whole number of steps, not {steps}: a share of the run can fall "
                 "inside a generation, and such a checkpoint would not resume exactly"
             )
-        every = self.steps_per_generation * self.num_iterations
-        if self.save_strategy == "steps" and (self.save_steps * self.gradient_accumulation_steps) % every:
+        if steps * self.gradient_accumulation_steps % every:
             raise BadRecipe(
-                f"save_steps {self.save_steps} falls inside a generation of {every} micro-steps: such a checkpoint "
+                f"{self._saves_by} {steps} falls inside a generation of {every} micro-steps: such a checkpoint "
                 "would not resume exactly"
             )
         # transformers saves at the last step too, from which a run with more of them goes on.
-        if self.save_strategy == "steps" and (max(0, self.max_steps) * self.gradient_accumulation_steps) % every:
+        if max(0, self.max_steps) * self.gradient_accumulation_steps % every:
             raise BadRecipe(
                 f"max_steps {self.max_steps} ends inside a generation of {every} micro-steps: the checkpoint saved "
                 "there would not resume exactly; take a multiple, or save_strategy=no"
             )
+
+    def check_end(self, rows: int) -> None:
+        """Whether a run over so many rows of data ends between two generations: its last checkpoint is saved there.
+
+        Raises:
+            BadRecipe: it does not.
+        """
+        per_epoch = self.updates_per_epoch(rows)
+        if self.save_strategy == "no" or not per_epoch:
+            return
+        last = self.max_steps if self.max_steps > 0 else math.ceil(self.num_train_epochs * per_epoch)
+        if last % per_epoch * self.gradient_accumulation_steps % self._micro_steps:
+            raise BadRecipe(
+                f"the last step, {last}, falls inside a generation of {self._micro_steps} micro-steps: the checkpoint "
+                "saved there would not resume exactly; take whole epochs, other max_steps, or save_strategy=no"
+            )
+
+    def updates_per_epoch(self, rows: int) -> int:
+        """Steps in which so many rows of data are gone through; those that fill no generation are left out."""
+        generations = rows // (self.generation_batch_size // self.num_generations)
+        return math.ceil(generations * self._micro_steps / self.gradient_accumulation_steps)
+
+    @property
+    def _micro_steps(self) -> int:
+        """How many micro-steps learn from one generation, whether they make several updates or a part of one."""
+        return int(self.steps_per_generation * self.num_iterations)
+
+    @property
+    def _saves_by(self) -> str | None:
+        """The setting that says at which steps checkpoints are saved; None where none are, or where epochs end."""
+        if self.save_strategy == "best":
+            return "eval_steps" if self.eval_strategy == "steps" else None
+        return "save_steps" if self.save_strategy == "steps" else None
 
 
 def _as_field(name: str, value: Any) -> Any:

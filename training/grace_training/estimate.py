@@ -16,9 +16,7 @@ def plan(run: Run) -> list[str]:
     args, data = run.args, run.data
     K, rows = args.num_generations, len(data.examples) * (2 if args.symmetric else 1)
     per_generation = args.generation_batch_size // K
-    # A generation is learned from in so many micro-steps, whether these make several updates or a part of one.
-    micro_steps = rows // per_generation * args.steps_per_generation * args.num_iterations
-    per_epoch = math.ceil(micro_steps / args.gradient_accumulation_steps)
+    per_epoch = args.updates_per_epoch(rows)
     if run.recipe.method != "grace":  # no generations; the last batch may be a smaller one
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
         per_epoch = math.ceil(len(data.examples) / batch)

@@ -20,6 +20,7 @@ from grace_training.rewards import contrastive_margin, infonce, unit
 Encode = Callable[[list[str], str], Tensor]  # texts, role -> (N, H)
 RECORD = "heldout.jsonl"
 TEMPERATURE = 0.1  # of the held-out InfoNCE; fixed, so that runs can be compared
+FIGURES = ("accuracy_at_1", "mrr_at_10", "ndcg_at_10", "margin", "infonce")  # of `measure`; the more the better
 
 
 class Collection(NamedTuple):

@@ -48,14 +48,14 @@ class Run:
         if only_plan and not torch.cuda.is_available():
             settings["use_cpu"] = True  # transformers refuses bfloat16 without a GPU otherwise
         if recipe.method != "grace":
-            # A baseline has no groups and no generations; any batch that has someone to be told apart from will do.
+            # A baseline has neither groups nor generations, nor best weights; any batch of several texts will do.
             size = int(settings.get("per_device_train_batch_size", 8))
             if size < 2:
                 raise BadRecipe(
                     "per_device_train_batch_size must be at least 2: a text is told from others of its batch"
                 )
             settings["num_generations"] = size
-            for name in ("steps_per_generation", "generation_batch_size", "num_iterations"):
+            for name in ("steps_per_generation", "generation_batch_size", "num_iterations", "metric_for_best_model"):
                 settings.pop(name, None)
         self.args = GraceConfig(**settings)
         self.prompter: Prompter = open_policy(
@@ -78,7 +78,9 @@ class Run:
             limit=recipe.limit,
         )
         self.unused: list[str] = []  # settings that mean nothing to the method
-        if recipe.method != "grace":
+        if recipe.method == "grace":
+            self.args.check_end(len(self.data.examples) * (2 if self.args.symmetric else 1))
+        else:
             from grace_training.baselines import train as baseline  # slow to import
 
             baseline.check(recipe.method, recipe.settings, self.data.examples, lora_rank=recipe.lora_rank)
