@@ -38,7 +38,7 @@ def test_later_recipes_and_words_win(tmp_path: Path) -> None:
     assert recipe.settings["reward"] == {"temperature": 0.2, "contrast": "infonce"}
     (tmp_path / "b.yaml").write_text("reward: {hard_weight: 0.0}\nlearning_rate: 2e-6\n", encoding="utf-8")
     both = load_recipe([tmp_path / "a.yaml", tmp_path / "b.yaml"], []).settings
-    assert both == {"learning_rate": 2e-6, "reward": {"temperature": 0.2, "hard_weight": 0.0}}
+    assert both == {"output_dir": "o", "learning_rate": 2e-6, "reward": {"temperature": 0.2, "hard_weight": 0.0}}
     with pytest.raises(BadRecipe, match="data is missing"):
         load_recipe([], ["output_dir=o"])
 
