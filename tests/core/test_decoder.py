@@ -34,7 +34,8 @@ texts = st.lists(st.sampled_from(PARTS), min_size=1, max_size=40).map("".join)
 
 
 def byte_level() -> Tokenizer:
-    return make_tokenizer().backend_tokenizer
+    tokenizer: Tokenizer = make_tokenizer().backend_tokenizer
+    return tokenizer
 
 
 def byte_fallback() -> Tokenizer:

@@ -69,6 +69,8 @@ class GraceConfig(GRPOConfig):
     epsilon_high: float | None = None  # dapo: 0.28
     report_to: str | list[str] | None = "none"
     bf16: bool | None = None  # None: where there is a GPU
+    metric_for_best_model: str | None = None  # ndcg_at_10 where one is needed
+    lr_scheduler_kwargs: dict[str, Any] | str | None = None
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -92,7 +94,8 @@ class GraceConfig(GRPOConfig):
             raise BadRecipe(str(error)) from error
         if paced:  # both take the less for the better
             mode = "max" if self.greater_is_better else "min"
-            self.lr_scheduler_kwargs = {"mode": mode, **(self.lr_scheduler_kwargs or {})}
+            given = self.lr_scheduler_kwargs if isinstance(self.lr_scheduler_kwargs, dict) else {}
+            self.lr_scheduler_kwargs = {"mode": mode, **given}  # transformers has made a mapping of a text
         self._check_batch()
         self.pool_in = self.pool_in or self._cheapest_pass()
         if self.pool_in == "generation" and (self.use_vllm or self.use_transformers_continuous_batching):
@@ -235,7 +238,8 @@ class GraceConfig(GRPOConfig):
     def updates_per_epoch(self, rows: int) -> int:
         """Steps in which so many rows of data are gone through; those that fill no generation are left out."""
         generations = rows // (self.generation_batch_size // self.num_generations)
-        return math.ceil(generations * self._micro_steps / self.gradient_accumulation_steps)
+        updates: int = math.ceil(generations * self._micro_steps / self.gradient_accumulation_steps)
+        return updates
 
     @property
     def _micro_steps(self) -> int:
