@@ -27,7 +27,7 @@ export async function refresh(place, changed) {
   }
   if (!found.some((index) => index.name === chosen)) chosen = found.length ? found[0].name : null;
   if (!found.length) {
-    show(place, empty(el("strong", {}, "There is no collection yet."), " Upload a JSON-lines or CSV file on the ", el("a", { href: "#search" }, "Search"), " view, and it becomes one."));
+    show(place, empty(el("strong", {}, "There is no index yet."), " Upload a JSON-lines or CSV file on the ", el("a", { href: "#search" }, "Search"), " view, and it becomes one."));
     changed(null);
     return;
   }
@@ -55,7 +55,7 @@ export async function refresh(place, changed) {
     clearTimeout(timer);
     tell();
   });
-  show(place, el("label", {}, "Collection ", select), note);
+  show(place, el("label", {}, "Index ", select), note);
   tell();
 }
 

@@ -1,4 +1,4 @@
-// Map: the documents of a collection on a plane, what they are, and where a query lies among them.
+// Map: the documents of an index on a plane, what they are, and where a query lies among them.
 
 import { json } from "./api.js";
 import { busy, byId, count, el, empty, number, percent, problem, runner, show } from "./dom.js";
@@ -46,10 +46,10 @@ async function draw(index, now) {
   show(note, busy("Drawing the map"));
   try {
     const found = await json(`indexes/${encodeURIComponent(index.name)}/map`);
-    if (seen !== now) return; // another collection was chosen meanwhile
+    if (seen !== now) return; // another index was chosen meanwhile
     shown = found;
     byId("map-frame").hidden = !found.ids.length;
-    if (!found.ids.length) return show(note, empty(index.documents.pending ? "Its documents are still being embedded: the map follows." : "This collection holds no document with a vector."));
+    if (!found.ids.length) return show(note, empty(index.documents.pending ? "Its documents are still being embedded: the map follows." : "This index holds no document with a vector."));
     const [across, up] = found.explained;
     const part = found.documents > found.ids.length ? `${count(found.ids.length, "document")} of ${found.documents.toLocaleString("en")}, evenly chosen` : count(found.ids.length, "document");
     show(note, `${part}. Across and up are the two directions of largest variance: ${percent(across)} and ${percent(up)} of all of it. What lies together here need not be alike; a query and its nearest documents show what is.`);

@@ -1,4 +1,4 @@
-// Search: the collection, the question, and the answer; asked on Enter or as one types.
+// Search: the index, the question, and the answer; asked on Enter or as one types.
 
 import { json } from "./api.js";
 import { busy, byId, empty, runner, show } from "./dom.js";
