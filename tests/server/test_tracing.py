@@ -326,5 +326,5 @@ def test_it_is_off_and_not_even_imported_unless_asked_for() -> None:
 
 def test_asking_for_it_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grace_server.settings.find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"grace-embed\[tracing\]"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[tracing\]'"):
         Settings(tracing=True)
