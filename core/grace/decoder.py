@@ -44,7 +44,7 @@ class Decoder:
         alone = self._decode(held)[:end]
         # Single bytes that turn out to be no characters change what was there before: begin anew, as vLLM does.
         piece = text[len(self._text) : end] if text.startswith(self._text) else alone
-        if piece:
+        if piece or len(held) >= _MOST_HELD:
             self._ids, self._told, self._text = held, len(held), alone
         return piece
 

@@ -49,6 +49,7 @@ class Grace:
         # Taken again by who has it: a stream that is garbage is closed wherever Python happens to collect it.
         self._lock, self._closed = threading.RLock(), False
         self._awaited: set[Future[Any]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grace", daemon=True)
         self._thread.start()
@@ -196,10 +197,13 @@ class Grace:
             while (item := self._await(_next(items))) is not None:
                 yield item
         finally:
-            with suppress(EngineDead):  # closed meanwhile, and the stream with it
-                closing = self._submit(_close(items))
-                if threading.current_thread() is not self._thread:  # there, as garbage, it would wait for itself
-                    self._result(closing)
+            if threading.current_thread() is self._thread:  # as garbage: here it would wait for itself
+                leaving = self._loop.create_task(_close(items))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+            else:
+                with suppress(EngineDead):  # closed meanwhile, and the stream with it
+                    self._await(_close(items))
 
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """(N, M) cosines of vectors (N, H) and (M, H); a single vector (H,) counts as one row.

@@ -339,7 +339,9 @@ def _without_special_tokens(backend: Tokenizer) -> Tokenizer:
     model = described["model"]
     if model.get("type") == "Unigram":  # its vocabulary spells them too, and their score is the best: ids without words
         special = {token["content"] for token in described["added_tokens"] if token["special"]}
-        model["vocab"] = [[f"\0{i}" if p in special else p, score] for i, (p, score) in enumerate(model["vocab"])]
+        model["vocab"] = [
+            [f"\uffff\uffff{i}" if p in special else p, score] for i, (p, score) in enumerate(model["vocab"])
+        ]
     described.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     return Tokenizer.from_str(json.dumps(described))
 

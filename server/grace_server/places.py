@@ -376,12 +376,17 @@ class Places:
         self._metrics.rejections.labels(reason).inc()
 
     def _retry_after(self) -> int:
-        """Seconds until what waits now is done at the recent pace or, if that is not known, rate; within 1 to 60."""
-        now = self._clock()
-        recent = [at for at in self._finished_at if now - at <= _LONGEST_RETRY_S]  # idle time says nothing of the rate
-        wait = self._wait_expected()
-        if not wait and len(recent) > 1:
-            wait = (len(self._waiting) + 1) * (now - recent[0]) / len(recent)
+        """Seconds until what waits now is done, or one of those inside; within 1 to 60.
+
+        At the recent pace or, if that is not known, at the rate of the last minute. Where less than two were done in
+        it, at the distance of the last two: idle time says nothing of the rate.
+        """
+        now, ends = self._clock(), self._finished_at
+        wait = self._wait_expected() or self._pace.seconds_for(self._running_tokens) / max(1, self._running)
+        if not wait and len(ends) > 1:
+            recent = [at for at in ends if now - at <= _LONGEST_RETRY_S]
+            each = (now - recent[0]) / len(recent) if len(recent) > 1 else ends[-1] - ends[-2]
+            wait = (len(self._waiting) + 1) * each
         return max(1, min(_LONGEST_RETRY_S, math.ceil(wait)))
 
     def _show(self) -> None:

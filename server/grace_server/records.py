@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from grace.representation import FinishReason, Job, Rationale, Representation, Segment, Source
 
-FORMAT = 2  # raise it when the meaning of a record or the cutting of segments changes: old ones are then not found
+FORMAT = 2  # raise it when the meaning of a record or the cutting of rationales changes: old ones are then not found
 _DIGEST = 16
 _MOST = 2**31  # tokens or characters of anything
 _SOURCES, _REASONS = get_args(Source), get_args(FinishReason)

@@ -259,7 +259,7 @@ def test_a_stream_that_is_not_read_to_its_end_does_not_outlive_its_grace(faked: 
     stream.close()
 
 
-def test_a_stream_that_is_collected_on_the_engines_own_thread_stops_nothing(faked: tuple[Grace, FakeEngine]) -> None:
+def test_a_stream_may_be_collected_wherever_python_does_it(faked: tuple[Grace, FakeEngine]) -> None:
     grace, engine = faked
     engine._seconds = 0.1
     for _ in range(2):
@@ -267,6 +267,17 @@ def test_a_stream_that_is_collected_on_the_engines_own_thread_stops_nothing(fake
         next(stream)
         grace._loop.call_soon_threadsafe(stream.close)
     until(lambda: engine.cancelled == 2)
+    stream = grace.stream("a text")
+    next(stream)
+
+    def collect_within_a_call() -> None:
+        with grace._lock:
+            stream.close()
+
+    ended: list[BaseException | object] = []
+    outcome_of(collect_within_a_call, ended).join(10)
+    assert ended == [None]
+    assert engine.cancelled == 3
     engine._seconds = 0
     asked: list[BaseException | object] = []
     outcome_of(lambda: grace.encode("another"), asked).join(10)

@@ -103,8 +103,8 @@ async def test_a_full_queue_says_when_to_come_back(prompter: Prompter) -> None:
 
 @pytest.mark.parametrize(
     ("texts", "hint"),
-    [([(0, 4)] * 10, 4), ([(0, 1)] * 10 + [(600, 1)] + [(0, 1)] * 2, 1)],
-    ids=["one text every four seconds", "one a second, ten idle minutes in between"],
+    [([(0, 4)] * 10, 4), ([(0, 1)] * 10 + [(600, 1)] + [(0, 1)] * 2, 1), ([(0, 45)] * 3 + [(50, 45)], 60)],
+    ids=["one text every four seconds", "one a second, ten idle minutes in between", "one a minute and more"],
 )
 async def test_the_hint_follows_the_observed_rate(prompter: Prompter, texts: list[tuple[int, int]], hint: int) -> None:
     now = 0.0

@@ -182,7 +182,9 @@ def check_room(config: Any) -> None:
 
 
 def _is_compact(model: Any, parallel: Any) -> bool:
-    """Whether a token takes less than keys and values of all layers: latent attention, layers without, a share."""
+    """Whether a token takes less than keys and values of all layers: of latent attention, of layers that have none, or
+    where engines share them (decode context parallelism).
+    """
     shared = getattr(parallel, "decode_context_parallel_size", 1) > 1
     return bool(getattr(model, "use_mla", False) or getattr(model, "is_hybrid", False) or shared)
 

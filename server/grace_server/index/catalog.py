@@ -346,7 +346,8 @@ class Catalog:
 
 def _end_switch(alias: str, winner: Collection, others: list[Collection]) -> None:
     """Leave an alias to one collection alone: its claim is durable before the others' go."""
-    winner.store.sync()
+    if others:
+        winner.store.sync()
     for other in others:
         other.set_alias(alias, None)
 

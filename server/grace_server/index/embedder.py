@@ -61,12 +61,13 @@ class Embedder:
     def rate(self) -> float | None:
         """Documents per second of the last half minute, or None if there were none."""
         now = self._monotonic()
-        self._forget_before(now - RATE_WINDOW_S)
-        if not self._finished:
+        # Of a copy: it is asked for on other threads, and only the event loop changes it.
+        recent = [(at, number) for at, number in tuple(self._finished) if at >= now - RATE_WINDOW_S]
+        if not recent:
             return None
         # The first entry's documents were made before the window began to be measured.
-        counted = sum(number for _, number in list(self._finished)[1:])
-        elapsed = now - self._finished[0][0]
+        counted = sum(number for _, number in recent[1:])
+        elapsed = now - recent[0][0]
         return counted / elapsed if counted and elapsed > 0 else None
 
     async def run(self) -> None:

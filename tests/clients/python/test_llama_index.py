@@ -137,7 +137,7 @@ async def test_documents_that_another_client_wrote_are_found(embedding: GraceEmb
     assert found["1"].metadata.pop("why")
     assert found["1"].metadata == {"year": 1990}
     assert {one.node_id for one in store.get_nodes()} == {"1", "2"}
-    assert [one.node_id for one in store.get_nodes(["2", "nobody"])] == ["2"]
+    assert [one.node_id for one in store.get_nodes(["2", "nobody", ""])] == ["2"]
     assert [one.node_id for one in await store.aget_nodes(["2", "nobody"])] == ["2"]
     store.delete_nodes(["1", "nobody"])
     assert [one.node_id for one in store.get_nodes()] == ["2"]

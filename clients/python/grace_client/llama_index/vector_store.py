@@ -124,7 +124,10 @@ class GraceVectorStore(BasePydanticVectorStore):
         return [document.id for document in documents]
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes by their ids, a filter, or both. With both, only nodes that LlamaIndex wrote."""
+        """Nodes by their ids, a filter, or both. With both, only nodes that LlamaIndex wrote.
+
+        Each id that is no node's costs a request of its own: it may be a document of another client.
+        """
         documents = self._twins.sync.documents
         found = [
             one
@@ -132,13 +135,17 @@ class GraceVectorStore(BasePydanticVectorStore):
             for one in documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
         ]
         if node_ids and not _some(filters):
-            found += documents.get_each(self.index, set(node_ids).difference(one.id for one in found)).values()
+            missing = set(node_ids).difference(("", *(one.id for one in found)))
+            found += documents.get_each(self.index, missing).values()
         return [self._node(one) for one in found]
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Nodes by their ids, a filter, or both. With both, only nodes that LlamaIndex wrote."""
+        """Nodes by their ids, a filter, or both. With both, only nodes that LlamaIndex wrote.
+
+        Each id that is no node's costs a request of its own: it may be a document of another client.
+        """
         documents = self._twins.concurrent.documents
         found = [
             one
@@ -146,7 +153,7 @@ class GraceVectorStore(BasePydanticVectorStore):
             async for one in documents.list(self.index, filter=to_server(filters, **{_NODE_ID: some}))
         ]
         if node_ids and not _some(filters):
-            missing = set(node_ids).difference(one.id for one in found)
+            missing = set(node_ids).difference(("", *(one.id for one in found)))
             found += (await documents.get_each(self.index, missing)).values()
         return [self._node(one) for one in found]
 
