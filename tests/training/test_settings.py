@@ -113,6 +113,10 @@ def test_a_run_that_is_saved_ends_between_two_generations(words: list[str], caps
     for strategy in ("steps", "epoch"):
         assert main([*given, "num_train_epochs=1.5", f"save_strategy={strategy}"]) == 2
         assert "the last step, 6, falls inside a generation of 4 micro-steps" in capsys.readouterr().err
+    best = [*given, "num_train_epochs=1.5", "save_strategy=best", "eval_strategy=steps", "eval_steps=4"]
+    assert main(best) == 2
+    assert "the last step, 6, falls inside a generation" in capsys.readouterr().err
+    assert main([*best, "save_only_model=true"]) == 0  # is not gone on with
     assert main([*given, "num_train_epochs=1.5", "save_strategy=no"]) == 0
     assert main([*given, "num_train_epochs=2"]) == 0
 

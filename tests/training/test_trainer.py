@@ -231,8 +231,8 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(make_trainer: MakeTra
 
 def test_no_example_replaces_two_groups_while_there_are_others() -> None:
     for seed in range(20):
-        assert len(set(generation.distinct(random.Random(seed), 10, 9))) == 9
-        assert min(Counter(generation.distinct(random.Random(seed), 3, 7)).values()) == 2
+        assert len(set(generation.unlike(random.Random(seed), 10, 9))) == 9
+        assert min(Counter(generation.unlike(random.Random(seed), 3, 7)).values()) == 2
 
 
 def test_every_generation_of_an_update_draws_replacements_of_its_own(

@@ -94,8 +94,10 @@ class GraceConfig(GRPOConfig):
             raise BadRecipe(str(error)) from error
         if paced:  # both take the less for the better
             mode = "max" if self.greater_is_better else "min"
-            given = self.lr_scheduler_kwargs if isinstance(self.lr_scheduler_kwargs, dict) else {}
-            self.lr_scheduler_kwargs = {"mode": mode, **given}  # transformers has made a mapping of a text
+            given = self.lr_scheduler_kwargs or {}
+            if not isinstance(given, dict):  # transformers has made one of a text that spells it
+                raise BadRecipe(f"lr_scheduler_kwargs must be a mapping, not {given!r}")
+            self.lr_scheduler_kwargs = {"mode": mode, **given}
         self._check_batch()
         self.pool_in = self.pool_in or self._cheapest_pass()
         if self.pool_in == "generation" and (self.use_vllm or self.use_transformers_continuous_batching):
@@ -226,7 +228,8 @@ class GraceConfig(GRPOConfig):
             BadRecipe: it does not.
         """
         per_epoch = self.updates_per_epoch(rows)
-        if self.save_strategy == "no" or not per_epoch:
+        saves = self.save_strategy != "no" and not (self.save_strategy == "best" and self.eval_strategy == "no")
+        if not saves or self.save_only_model or not per_epoch:  # nothing that is gone on with
             return
         last = self.max_steps if self.max_steps > 0 else math.ceil(self.num_train_epochs * per_epoch)
         if last % per_epoch * self.gradient_accumulation_steps % self._micro_steps:

@@ -232,9 +232,10 @@ class RolloutTrainer(GRPOTrainer):
         here = flat.view(self.accelerator.num_processes, -1)
         count = int(here.sum(dim=1).max())  # the same on every process: a vLLM server takes equal shares
         at = here[self.accelerator.process_index].nonzero().flatten().tolist()
-        # Seeded by the step, so that a resumed run draws the same, and by which of the step's generations this is.
-        seed = (self.args.seed, self._generation, self.accelerator.process_index, attempt)
-        picks = distinct(random.Random(repr(seed)), len(self.train_dataset), count)
+        # Seeded by the step, so that a resumed run draws the same, and by which of the step's generations this is. One
+        # draw for all processes, of which each takes its share.
+        draw, processes = random.Random(repr((self.args.seed, self._generation, attempt))), here.shape[0]
+        picks = unlike(draw, len(self.train_dataset), count * processes)[self.accelerator.process_index :: processes]
         fresh = self._build([self.train_dataset[n] for n in picks])
         rollouts, logprobs = self._write(fresh.rollout_jobs, per_prompt=K)
         drawn = self._completed(fresh, rollouts)
@@ -254,7 +255,7 @@ class RolloutTrainer(GRPOTrainer):
         return True
 
 
-def distinct(draw: random.Random, rows: int, count: int) -> list[int]:
+def unlike(draw: random.Random, rows: int, count: int) -> list[int]:
     """`count` of `rows`, none twice before all were drawn: two of one query are no contrast to each other."""
     picks: list[int] = []
     while len(picks) < count:

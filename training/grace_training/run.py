@@ -205,6 +205,9 @@ class Run:
             trainer.train(resume_from_checkpoint=resume)
         finally:
             progress.close()
+        history = trainer.state.log_history
+        if resume is not None and (before := self._before()) and not any(entry.get("step") == 0 for entry in history):
+            history[:0] = [{"step": 0, **before}]  # checkpoints of earlier versions do not hold it
         scores = self._final_scores(trainer) if held_out else {}
         samples = self._samples(trainer)
         main = trainer.args.should_save
