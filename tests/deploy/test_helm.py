@@ -349,7 +349,8 @@ def test_the_page_s_pod_for_snapshots_takes_the_claim_of_the_index() -> None:
     [container] = index["template"]["spec"]["containers"]
     assert {"name": claim, "mountPath": mount["mountPath"]} in container["volumeMounts"]
     theirs = index["template"]["spec"]["securityContext"]
-    assert pod["spec"]["securityContext"].items() <= theirs.items()
+    assert pod["spec"]["securityContext"] == theirs
+    assert pod["spec"]["containers"][0]["securityContext"].items() <= container["securityContext"].items()
 
 
 def test_the_queue_decides_how_many_pods_there_are() -> None:
