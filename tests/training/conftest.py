@@ -134,3 +134,15 @@ def make_config(folder: Path, **settings: Any) -> GraceConfig:
         "seed": 7,
     }
     return GraceConfig(**{**base, **settings})
+
+
+def built_by(trainer: GraceTrainer) -> list[list[int]]:
+    """The examples of each batch that a trainer builds from now on, as it builds them."""
+    build, built = trainer._build, list[list[int]]()
+
+    def listening(rows: list[Any]) -> Any:
+        built.append([row["example"] for row in rows])
+        return build(rows)
+
+    trainer._build = listening  # type: ignore[method-assign]
+    return built

@@ -11,7 +11,7 @@ from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from transformers.distributed.fsdp import is_fsdp_managed_module
 
 from grace.prompt import Prompter
-from tests.training.conftest import MakeTrainer, examples
+from tests.training.conftest import MakeTrainer, built_by, examples
 
 
 @pytest.mark.parametrize("settings", [{"objective": "unsupervised"}, {"num_negatives": 0}], ids=str)
@@ -67,13 +67,7 @@ def test_each_process_of_a_resumed_run_goes_on_with_its_share(make_trainer: Make
         share = BatchSamplerShard(whole.batch_sampler, num_processes=2, process_index=1)
         loader = DataLoaderShard(whole.dataset, batch_sampler=share, collate_fn=whole.collate_fn)
         trainer.get_train_dataloader = lambda: loader  # type: ignore[method-assign]
-        build, built = trainer._build, []
-
-        def listening(rows: list[Any]) -> Any:
-            built.append([row["example"] for row in rows])
-            return build(rows)
-
-        trainer._build = listening  # type: ignore[method-assign]
+        built = built_by(trainer)
         trainer.train(resume_from_checkpoint=resume)
         return built
 

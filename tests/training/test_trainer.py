@@ -22,7 +22,7 @@ from grace_training.presets import ALGORITHMS, PRESETS
 from grace_training.rewards import score, with_lengths
 from grace_training.rollouts import one_per_group
 from tests.support.models import make_model
-from tests.training.conftest import MakeTrainer, examples
+from tests.training.conftest import MakeTrainer, built_by, examples
 
 
 def weights(trainer: Any) -> torch.Tensor:
@@ -231,8 +231,8 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(make_trainer: MakeTra
 
 def test_no_example_replaces_two_groups_while_there_are_others() -> None:
     for seed in range(20):
-        assert len(set(generation.unlike(random.Random(seed), 10, 9))) == 9
-        assert min(Counter(generation.unlike(random.Random(seed), 3, 7)).values()) == 2
+        assert len(set(generation.without_repeats(random.Random(seed), 10, 9))) == 9
+        assert min(Counter(generation.without_repeats(random.Random(seed), 3, 7)).values()) == 2
 
 
 def test_every_generation_of_an_update_draws_replacements_of_its_own(
@@ -245,13 +245,7 @@ def test_every_generation_of_an_update_draws_replacements_of_its_own(
 
     def drawn(resume: str | None = None) -> list[list[int]]:
         trainer = make_trainer(output_dir=str(tmp_path / "run"), **settings)
-        build, built = trainer._build, []
-
-        def listening(rows: list[Any]) -> Any:
-            built.append([row["example"] for row in rows])
-            return build(rows)
-
-        trainer._build = listening  # type: ignore[method-assign]
+        built = built_by(trainer)
         trainer.train(resume_from_checkpoint=resume)
         return built[1::2]  # after each generation's own examples those that replace them
 

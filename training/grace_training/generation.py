@@ -235,7 +235,8 @@ class RolloutTrainer(GRPOTrainer):
         # Seeded by the step, so that a resumed run draws the same, and by which of the step's generations this is. One
         # draw for all processes, of which each takes its share.
         draw, processes = random.Random(repr((self.args.seed, self._generation, attempt))), here.shape[0]
-        picks = unlike(draw, len(self.train_dataset), count * processes)[self.accelerator.process_index :: processes]
+        all_picks = without_repeats(draw, len(self.train_dataset), count * processes)
+        picks = all_picks[self.accelerator.process_index :: processes]
         fresh = self._build([self.train_dataset[n] for n in picks])
         rollouts, logprobs = self._write(fresh.rollout_jobs, per_prompt=K)
         drawn = self._completed(fresh, rollouts)
@@ -255,7 +256,7 @@ class RolloutTrainer(GRPOTrainer):
         return True
 
 
-def unlike(draw: random.Random, rows: int, count: int) -> list[int]:
+def without_repeats(draw: random.Random, rows: int, count: int) -> list[int]:
     """`count` of `rows`, none twice before all were drawn: two of one query are no contrast to each other."""
     picks: list[int] = []
     while len(picks) < count:
